@@ -1,0 +1,82 @@
+/** Every way a request or a recording can fail: a stable code, who is to blame, and whether trying again helps. */
+import type { RecordingError } from './recording.ts';
+
+export type Blame = 'caller' | 'target' | 'service';
+
+type ErrorKind = { blame: Blame; retryable: boolean; title: string; status?: number };
+
+/** `status` is the HTTP status where the code can be the answer to a request. */
+export const errorKinds = {
+  // requests
+  invalid_request: { blame: 'caller', retryable: false, status: 400, title: 'The request is not valid' },
+  invalid_json: { blame: 'caller', retryable: false, status: 400, title: 'The body is not JSON' },
+  unsupported_media_type: { blame: 'caller', retryable: false, status: 415, title: 'The body must be application/json' },
+  body_too_large: { blame: 'caller', retryable: false, status: 413, title: 'The body is too large' },
+  unauthorized: { blame: 'caller', retryable: false, status: 401, title: 'A valid credential is needed' },
+  not_found: { blame: 'caller', retryable: false, status: 404, title: 'There is nothing here' },
+  recording_not_found: { blame: 'caller', retryable: false, status: 404, title: 'There is no such recording' },
+  file_not_ready: { blame: 'caller', retryable: true, status: 404, title: 'The file is not there yet' },
+  live_over: { blame: 'caller', retryable: false, status: 410, title: 'The live stream is over: fetch the file' },
+  range_not_satisfiable: { blame: 'caller', retryable: false, status: 416, title: 'The range lies outside the file' },
+  illegal_state: { blame: 'caller', retryable: false, status: 409, title: 'The recording is not in a state that allows this' },
+  idempotency_conflict: { blame: 'caller', retryable: false, status: 409, title: 'The Idempotency-Key was used with another body' },
+  origin_unresolved: { blame: 'caller', retryable: false, status: 400, title: 'The external origin can not be told from the request' },
+  redis_unavailable: { blame: 'service', retryable: true, status: 503, title: 'The queue is out of reach' },
+  storage_full: { blame: 'service', retryable: true, status: 507, title: 'The storage is full' },
+  internal: { blame: 'service', retryable: true, status: 500, title: 'Something broke in here' },
+  // the target page
+  target_dns: { blame: 'target', retryable: false, title: "The page's host name does not resolve" },
+  target_unreachable: { blame: 'target', retryable: true, title: "The page's server does not answer" },
+  target_tls: { blame: 'target', retryable: false, title: "The page's certificate is not valid" },
+  target_http_status: { blame: 'target', retryable: false, title: 'The page answered with an error status' },
+  target_not_a_page: { blame: 'target', retryable: false, title: 'The address answered with a download, not a page' },
+  target_timeout: { blame: 'target', retryable: true, title: 'The page did not load in time' },
+  start_timeout: { blame: 'target', retryable: false, title: 'The start condition did not come in time' },
+  page_crashed: { blame: 'target', retryable: true, title: "The page's process crashed" },
+  // our own way
+  browser_not_found: { blame: 'service', retryable: false, title: 'There is no browser to record with' },
+  browser_launch_failed: { blame: 'service', retryable: true, title: 'The browser did not start' },
+  browser_crashed: { blame: 'service', retryable: true, title: 'The browser ended by itself' },
+  capture_unavailable: { blame: 'service', retryable: false, title: 'No capture engine works on this page' },
+  capture_failed: { blame: 'service', retryable: true, title: 'The capture ended by itself' },
+  no_frames: { blame: 'service', retryable: true, title: 'No picture came from the page' },
+  encoder_failed: { blame: 'service', retryable: true, title: 'The encoder failed' },
+  media_unreachable: { blame: 'service', retryable: true, title: 'The media URL can not be reached from the worker' },
+  media_refused: { blame: 'service', retryable: false, title: 'The ingest refused the media' },
+  media_backlog: { blame: 'service', retryable: true, title: 'The media could not be sent as fast as it came' },
+  worker_lost: { blame: 'service', retryable: true, title: 'The worker of the recording was lost' },
+  finish_failed: { blame: 'service', retryable: true, title: 'The file could not be finished' },
+  nothing_recorded: { blame: 'service', retryable: false, title: 'No media was stored' },
+} as const satisfies Record<string, ErrorKind>;
+
+export type ErrorCode = keyof typeof errorKinds;
+
+export type FieldIssue = { path: string; message: string };
+
+/** An error with a code. The message is for whoever is to blame; `cause` is for the log. */
+export class TabreelError extends Error {
+  readonly code: ErrorCode;
+  readonly issues: readonly FieldIssue[];
+
+  constructor(code: ErrorCode, message: string, options: { cause?: unknown; issues?: readonly FieldIssue[] } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'TabreelError';
+    this.code = code;
+    this.issues = options.issues ?? [];
+  }
+
+  get kind(): ErrorKind {
+    return errorKinds[this.code];
+  }
+
+  /** As it stands in a recording. */
+  toRecordingError(): RecordingError {
+    return { code: this.code, message: this.message, blame: this.kind.blame, retryable: this.kind.retryable };
+  }
+}
+
+/** Whatever was thrown, as an error with a code. */
+export const asTabreelError = (error: unknown, fallback: ErrorCode = 'internal'): TabreelError =>
+  error instanceof TabreelError
+    ? error
+    : new TabreelError(fallback, error instanceof Error ? error.message : String(error), { cause: error });

@@ -1,0 +1,349 @@
+/**
+ * The recording's record in Redis: every read, write and change of state, by edge and workers alike.
+ *
+ * Each change is one Lua script: it checks the state, the attempt and what is wanted, writes, and appends the event that
+ * watchers see, all at once; so two processes can't both win, and nobody sees a state without its event.
+ */
+import type { Redis } from 'ioredis';
+import { z } from 'zod';
+import { recordingJob, type RecordingJob } from './job.ts';
+import {
+  captureEngines,
+  desiredStates,
+  externalOrigin,
+  isEnd,
+  noStats,
+  recordingError,
+  recordingFile,
+  recordingStates,
+  recordingStats,
+  transitions,
+  type CaptureEngineName,
+  type DesiredState,
+  type RecordingError,
+  type RecordingFile,
+  type RecordingState,
+  type RecordingStats,
+} from './recording.ts';
+
+/** How long a beat vouches for its attempt, in milliseconds; an attempt beats every second. */
+export const ALIVE_MS = 5000;
+/** Idempotency keys are remembered for a day. */
+const IDEMPOTENCY_SECONDS = 86_400;
+/** Events kept for each recording, so that a watcher who was cut off can resume. */
+const EVENTS_KEPT = 1000;
+
+const json = <T extends z.ZodType>(schema: T) => z.string().transform((text) => JSON.parse(text) as unknown).pipe(schema);
+const milliseconds = z.string().transform(Number);
+
+const record = z.object({
+  id: z.string(),
+  state: z.enum(recordingStates),
+  desired: z.enum(desiredStates),
+  attempt: z.string().transform(Number),
+  job: json(recordingJob),
+  origin: json(externalOrigin),
+  metadata: json(z.record(z.string(), z.string())),
+  priority: z.string().transform(Number),
+  createdAt: milliseconds,
+  startAt: z.string().optional(),
+  startedAt: milliseconds.optional(),
+  endedAt: milliseconds.optional(),
+  engine: z.enum(captureEngines).optional(),
+  /** Seconds. */
+  duration: z.string().transform(Number).optional(),
+  stats: json(recordingStats).optional(),
+  error: json(recordingError).optional(),
+  files: json(z.array(recordingFile)).optional(),
+});
+export type RecordingRecord = z.infer<typeof record> & { warnings: string[] };
+
+export type RecordingEvent = { id: string; type: 'state' | 'stats' | 'log'; data: string };
+
+export type NewRecording = {
+  job: RecordingJob;
+  origin: z.infer<typeof externalOrigin>;
+  metadata: Record<string, string>;
+  priority: number;
+  startAt: string | null;
+  /** Milliseconds since the epoch. */
+  now: number;
+  idempotency: { key: string; bodyHash: string } | null;
+};
+
+export type Created = { outcome: 'created' | 'repeated'; id: string } | { outcome: 'conflict' };
+
+export type Change = {
+  from: readonly RecordingState[];
+  to?: RecordingState;
+  /** Only where this attempt is the newest: a lost worker that comes back changes nothing. */
+  attempt?: number;
+  desired?: DesiredState;
+  engine?: CaptureEngineName;
+  startedAt?: number;
+  endedAt?: number;
+  duration?: number;
+  error?: RecordingError;
+  files?: readonly RecordingFile[];
+  stats?: RecordingStats;
+};
+
+export type Changed = {
+  outcome: 'changed' | 'refused' | 'fenced' | 'missing';
+  /** As they stand after the call; null where the recording is missing. */
+  state: RecordingState | null;
+  desired: DesiredState | null;
+};
+
+export type RecordingStore = ReturnType<typeof createRecordingStore>;
+
+// KEYS of every script: record, events, alive, index, then one set of ids for each state
+const preamble = `
+local record, events, alive, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local sets = {}
+for i, name in ipairs({${recordingStates.map((state) => `'${state}'`).join(',')}}) do sets[name] = KEYS[4 + i] end
+local channel, id = ARGV[1], ARGV[2]
+local function emit(kind, data)
+  redis.call('XADD', events, 'MAXLEN', '~', '${EVENTS_KEPT}', '*', 'type', kind, 'data', data)
+  redis.call('PUBLISH', channel, kind)
+end
+local function move(from, to, at)
+  if from then redis.call('ZREM', sets[from], id) end
+  redis.call('ZADD', sets[to], redis.call('HGET', record, 'createdAt'), id)
+  redis.call('HSET', record, 'state', to)
+  local data = { state = to, at = at }
+  local problem = redis.call('HGET', record, 'error')
+  if problem then data.error = cjson.decode(problem) end
+  emit('state', cjson.encode(data))
+end
+`;
+
+const createScript = `
+local kept = KEYS[5 + ${recordingStates.length}]
+if kept then
+  local before = redis.call('HMGET', kept, 'id', 'body')
+  if before[1] then
+    if before[2] == ARGV[4] then return { 'repeated', before[1] } end
+    return { 'conflict', '' }
+  end
+  redis.call('HSET', kept, 'id', id, 'body', ARGV[4])
+  redis.call('EXPIRE', kept, ${IDEMPOTENCY_SECONDS})
+end
+for i = 6, #ARGV, 2 do redis.call('HSET', record, ARGV[i], ARGV[i + 1]) end
+redis.call('ZADD', index, ARGV[5], id)
+move(nil, 'queued', ARGV[3])
+return { 'created', id }
+`;
+
+const changeScript = `
+local now = redis.call('HMGET', record, 'state', 'desired', 'attempt')
+local state, desired = now[1], now[2]
+if not state then return { 'missing' } end
+if ARGV[4] ~= '' and ARGV[4] ~= now[3] then return { 'fenced', state, desired } end
+if not string.find(ARGV[5], ',' .. state .. ',', 1, true) then return { 'refused', state, desired } end
+for i = 7, #ARGV, 2 do
+  redis.call('HSET', record, ARGV[i], ARGV[i + 1])
+  if ARGV[i] == 'desired' then
+    desired = ARGV[i + 1]
+    redis.call('PUBLISH', channel, 'desired')
+  end
+end
+if ARGV[6] ~= '' and ARGV[6] ~= state then
+  move(state, ARGV[6], ARGV[3])
+  state = ARGV[6]
+end
+return { 'changed', state, desired }
+`;
+
+// a queued recording, or one whose attempt stopped beating, becomes the caller's
+const claimScript = `
+local now = redis.call('HMGET', record, 'state', 'desired')
+local state, desired = now[1], now[2]
+if not state or desired ~= 'recording' then return 0 end
+local lost = (state == 'starting' or state == 'recording') and redis.call('EXISTS', alive) == 0
+if state ~= 'queued' and not lost then return 0 end
+local attempt = redis.call('HINCRBY', record, 'attempt', 1)
+redis.call('SET', alive, attempt, 'PX', ${ALIVE_MS})
+move(state, 'starting', ARGV[3])
+return attempt
+`;
+
+const beatScript = `
+local now = redis.call('HMGET', record, 'state', 'desired', 'attempt')
+if not now[1] then return { 'missing' } end
+if now[3] ~= ARGV[4] then return { 'fenced', now[1], now[2] } end
+redis.call('SET', alive, ARGV[4], 'PX', ${ALIVE_MS})
+if ARGV[5] ~= '' then
+  redis.call('HSET', record, 'stats', ARGV[5], 'duration', ARGV[6])
+  emit('stats', ARGV[5])
+end
+return { 'changed', now[1], now[2] }
+`;
+
+const warnScript = `
+if redis.call('EXISTS', record) == 0 then return 0 end
+if redis.call('HSETNX', record, 'warning:' .. ARGV[4], ARGV[5]) == 0 then return 0 end
+emit('log', cjson.encode({ level = 'warn', message = ARGV[5], at = ARGV[3] }))
+return 1
+`;
+
+const logScript = `
+if redis.call('EXISTS', record) == 0 then return 0 end
+emit('log', cjson.encode({ level = 'info', message = ARGV[4], at = ARGV[3] }))
+return 1
+`;
+
+const removeScript = `
+local state = redis.call('HGET', record, 'state')
+if state then redis.call('ZREM', sets[state], id) end
+redis.call('ZREM', index, id)
+redis.call('DEL', record, events, alive)
+redis.call('PUBLISH', channel, 'state')
+return 1
+`;
+
+/** @param redis an ioredis client of either kind of queue.ts; errors of Redis are thrown as they are. */
+export function createRecordingStore(redis: Redis, prefix: string) {
+  const key = (id: string) => `${prefix}:r:${id}`;
+  const eventsKey = (id: string) => `${prefix}:e:${id}`;
+  const channel = (id: string) => `${prefix}:c:${id}`;
+  const index = `${prefix}:index`;
+  const setOf = (state: RecordingState) => `${prefix}:state:${state}`;
+
+  const run = (script: string, id: string, args: readonly (string | number)[], moreKeys: readonly string[] = [], now = Date.now()) => {
+    const keys = [key(id), eventsKey(id), `${prefix}:alive:${id}`, index, ...recordingStates.map(setOf), ...moreKeys];
+    return redis.eval(preamble + script, keys.length, ...keys, channel(id), id, new Date(now).toISOString(), ...args);
+  };
+  const asChanged = (reply: unknown): Changed => {
+    const [outcome, state, desired] = reply as [Changed['outcome'], RecordingState?, DesiredState?];
+    return { outcome, state: state ?? null, desired: desired ?? null };
+  };
+
+  return {
+    /** Pub/sub channel on which each event of the recording is announced, and each change of what is wanted. */
+    channel,
+
+    async create(created: NewRecording): Promise<Created> {
+      const { job, idempotency, now } = created;
+      const fields = Object.entries({
+        id: job.recordingId,
+        desired: 'recording',
+        attempt: '0',
+        createdAt: String(now),
+        job: JSON.stringify(job),
+        origin: JSON.stringify(created.origin),
+        metadata: JSON.stringify(created.metadata),
+        priority: String(created.priority),
+        ...(created.startAt === null ? {} : { startAt: created.startAt }),
+      }).flat();
+      const kept = idempotency === null ? [] : [`${prefix}:idem:${idempotency.key}`];
+      const reply = await run(createScript, job.recordingId, [idempotency?.bodyHash ?? '', now, ...fields], kept, now);
+      const [outcome, id] = reply as [Created['outcome'], string];
+      return outcome === 'conflict' ? { outcome } : { outcome, id };
+    },
+
+    async get(id: string): Promise<RecordingRecord | null> {
+      return parseRecord(await redis.hgetall(key(id)));
+    },
+
+    /** Newest first. The cursor is the last id of the page before; ids sort by time. */
+    async list(options: { state?: RecordingState; limit: number; cursor?: string }): Promise<{ items: RecordingRecord[]; cursor: string | null }> {
+      const set = options.state === undefined ? index : setOf(options.state);
+      let start = 0;
+      if (options.cursor !== undefined) {
+        const rank = await redis.zrevrank(set, options.cursor);
+        // the cursor's own recording may have left this state: go on behind its time
+        start = rank === null ? await redis.zcount(set, `(${timeOf(options.cursor)}`, '+inf') : rank + 1;
+      }
+      const ids = await redis.zrevrange(set, start, start + options.limit);
+      const page = ids.slice(0, options.limit);
+      const pipeline = redis.pipeline();
+      for (const id of page) pipeline.hgetall(key(id));
+      const replies = (await pipeline.exec()) ?? [];
+      const items: RecordingRecord[] = [];
+      for (const [error, reply] of replies) {
+        if (error) throw error;
+        const item = parseRecord(reply as Record<string, string>);
+        if (item) items.push(item);
+      }
+      return { items, cursor: ids.length > options.limit ? (page.at(-1) ?? null) : null };
+    },
+
+    async change(id: string, change: Change): Promise<Changed> {
+      const { from, to, attempt, ...fields } = change;
+      if (to !== undefined) {
+        for (const state of from) {
+          if (state !== to && !transitions[state].includes(to)) throw new TypeError(`a recording can't go from ${state} to ${to}`);
+        }
+      }
+      const pairs = Object.entries(fields).flatMap(([name, value]) =>
+        value === undefined ? [] : [name, typeof value === 'object' ? JSON.stringify(value) : String(value)],
+      );
+      if (to !== undefined && isEnd(to) && fields.endedAt === undefined) pairs.push('endedAt', String(Date.now()));
+      return asChanged(await run(changeScript, id, [attempt ?? '', `,${from.join(',')},`, to ?? '', ...pairs]));
+    },
+
+    /** Begins an attempt. @returns its number, from 1, or null where the recording isn't to be run. */
+    async claim(id: string): Promise<number | null> {
+      const attempt = (await run(claimScript, id, [])) as number;
+      return attempt === 0 ? null : attempt;
+    },
+
+    /** Says that the attempt lives, for ALIVE_MS; answers what is wanted of it. */
+    async beat(id: string, attempt: number, progress: { stats: RecordingStats; duration: number } | null): Promise<Changed> {
+      const args = progress === null ? ['', ''] : [JSON.stringify(progress.stats), progress.duration];
+      return asChanged(await run(beatScript, id, [attempt, ...args]));
+    },
+
+    /** Adds a warning to the recording, once for each code. */
+    async warn(id: string, code: string, message: string): Promise<void> {
+      await run(warnScript, id, [code, message]);
+    },
+
+    /** A line for those who watch. */
+    async log(id: string, message: string): Promise<void> {
+      await run(logScript, id, [message]);
+    },
+
+    /** Events behind `after` ("0" for all that are kept), oldest first. */
+    async events(id: string, after: string): Promise<RecordingEvent[]> {
+      const entries = await redis.xrange(eventsKey(id), after === '0' ? '-' : `(${after}`, '+', 'COUNT', EVENTS_KEPT);
+      return entries.map(([entry, fields]) => ({ id: entry, type: fields[1] as RecordingEvent['type'], data: fields[3] ?? '' }));
+    },
+
+    /** Recordings in each state. */
+    async counts(): Promise<Record<RecordingState, number>> {
+      const pipeline = redis.pipeline();
+      for (const state of recordingStates) pipeline.zcard(setOf(state));
+      const replies = (await pipeline.exec()) ?? [];
+      return Object.fromEntries(
+        recordingStates.map((state, i) => {
+          const [error, count] = replies[i] ?? [null, 0];
+          if (error) throw error;
+          return [state, Number(count)];
+        }),
+      ) as Record<RecordingState, number>;
+    },
+
+    /** Forgets the recording; its files are the storage's. */
+    async remove(id: string): Promise<void> {
+      await run(removeScript, id, []);
+    },
+  };
+}
+
+/** Milliseconds since the epoch, from a recording's id (see newRecordingId). */
+function timeOf(id: string): number {
+  let time = 0;
+  for (const char of id.slice(4, 14)) time = time * 32 + '0123456789abcdefghjkmnpqrstvwxyz'.indexOf(char);
+  return time;
+}
+
+function parseRecord(fields: Record<string, string>): RecordingRecord | null {
+  if (fields['id'] === undefined) return null;
+  const warnings = Object.entries(fields).flatMap(([name, value]) => (name.startsWith('warning:') ? [value] : []));
+  return { ...record.parse(fields), warnings };
+}
+
+/** What the record knows of progress, with nothing yet for nothing known. */
+export const statsOf = (known: RecordingRecord): RecordingStats => known.stats ?? noStats;

@@ -1,0 +1,235 @@
+/** The user's object: what he asks for, what he is told, and the states between. */
+import { z } from 'zod';
+
+export const recordingStates = [
+  'queued',
+  'starting',
+  'recording',
+  'paused',
+  'finishing',
+  'completed',
+  'failed',
+  'canceled',
+] as const;
+export type RecordingState = (typeof recordingStates)[number];
+
+/**
+ * Every legal change of state. `starting` may follow `recording` and `paused`: another attempt
+ * continues a recording whose worker died.
+ */
+export const transitions: Readonly<Record<RecordingState, readonly RecordingState[]>> = {
+  queued: ['starting', 'failed', 'canceled'],
+  starting: ['starting', 'recording', 'finishing', 'failed', 'canceled'],
+  recording: ['starting', 'paused', 'finishing', 'failed', 'canceled'],
+  paused: ['starting', 'recording', 'finishing', 'failed', 'canceled'],
+  finishing: ['completed', 'failed', 'canceled'],
+  completed: [],
+  failed: [],
+  canceled: [],
+};
+
+export const isEnd = (state: RecordingState): boolean => transitions[state].length === 0;
+
+/** What the caller wants of a recording; persisted before it is signalled, so that it holds whenever it is read. */
+export const desiredStates = ['recording', 'stopped', 'deleted'] as const;
+export type DesiredState = (typeof desiredStates)[number];
+
+export const captureEngines = ['tab', 'self', 'screencast'] as const;
+export type CaptureEngineName = (typeof captureEngines)[number];
+
+const even = (min: number, max: number) =>
+  z.int().min(min).max(max).multipleOf(2, { error: 'must be even: H.264 stores colour for blocks of 2 x 2 pixels' });
+
+const webUrl = z
+  .string()
+  .max(8192)
+  .superRefine((value, context) => {
+    const fail = (message: string) => context.addIssue({ code: 'custom', message });
+    if (!URL.canParse(value)) return fail('must be an absolute http or https URL');
+    const url = new URL(value);
+    if (url.protocol !== 'http:' && url.protocol !== 'https:') return fail('must be an http or https URL');
+    if (url.username !== '' || url.password !== '') return fail('must not carry a user name or password: use `headers`');
+  });
+
+const headerName = z.string().regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$/, { error: 'not a header name (RFC 9110, token)' });
+/** Hop-by-hop and framing fields: set by whoever sends the request, never by a caller of ours. */
+const reservedHeaders = new Set([
+  'host', 'connection', 'content-length', 'transfer-encoding', 'upgrade', 'te', 'trailer', 'keep-alive',
+  'proxy-connection', 'proxy-authorization', 'expect', 'cookie',
+]);
+
+const headers = z
+  .record(headerName, z.string().max(8192).regex(/^[\t\x20-\x7e\x80-\xff]*$/, { error: 'has characters a header value may not have' }))
+  .superRefine((value, context) => {
+    const names = Object.keys(value);
+    if (names.length > 50) context.addIssue({ code: 'custom', message: 'at most 50 headers' });
+    for (const name of names) {
+      if (reservedHeaders.has(name.toLowerCase())) {
+        const hint = name.toLowerCase() === 'cookie' ? 'use `cookies`' : 'it belongs to the connection';
+        context.addIssue({ code: 'custom', path: [name], message: `may not be set: ${hint}` });
+      }
+    }
+  });
+
+const cookie = z.strictObject({
+  name: z.string().min(1).max(256).regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, { error: 'not a cookie name (RFC 6265, token)' }),
+  value: z.string().max(4096).regex(/^[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*$/, { error: 'not a cookie value (RFC 6265, cookie-octet)' }),
+  path: z.string().startsWith('/').max(1024).optional(),
+});
+
+const startTimeout = z.number().min(1).max(600).default(30).describe('seconds to wait before the recording fails');
+const start = z.discriminatedUnion('when', [
+  z.strictObject({ when: z.literal('load').describe('the page has loaded'), timeout: startTimeout }),
+  z.strictObject({
+    when: z.literal('signal').describe('the page logs START_RECORDING; END_RECORDING ends the recording'),
+    timeout: startTimeout,
+  }),
+  z.strictObject({
+    when: z.literal('selector').describe('an element that matches is in the page'),
+    selector: z.string().min(1).max(1000),
+    timeout: startTimeout,
+  }),
+]);
+
+export const MAX_DURATION_DEFAULT = 14_400;
+
+/** The body of `POST /v1/recordings`. Unknown fields are refused: a misspelt one would silently change a recording. */
+export const recordingRequest = z.strictObject({
+  url: webUrl.describe('page to record, http or https'),
+  width: even(16, 3840).default(1280),
+  height: even(16, 2160).default(720),
+  frameRate: z.number().min(1).max(60).default(30).describe('frames per second at most; a still page costs fewer'),
+  maxDuration: z.number().min(1).optional().describe('wall-clock seconds; default and cap: MAX_DURATION'),
+  audio: z.boolean().default(true),
+  videoBitrate: z.int().min(50_000).max(50_000_000).optional().describe('bits per second; default from size and rate'),
+  audioBitrate: z.int().min(16_000).max(320_000).default(128_000).describe('bits per second'),
+  start: start.default({ when: 'load', timeout: 30 }),
+  startAt: z.iso.datetime({ offset: true }).optional().describe('time to begin; queued until then'),
+  priority: z.int().min(0).max(1000).default(0).describe('0 none; 1 first .. 1000 last'),
+  headers: headers.optional().describe("sent to the page's origin only; kept sealed"),
+  cookies: z.array(cookie).max(100).optional().describe("sent to the page's origin only; kept sealed"),
+  webrtc: z.enum(['proxied', 'direct']).optional().describe("the page's own WebRTC: TURN over TCP or TLS through the filter, or UDP"),
+  metadata: z
+    .record(z.string().min(1).max(64), z.string().max(1024))
+    .refine((value) => Object.keys(value).length <= 20, { error: 'at most 20 pairs' })
+    .optional(),
+});
+export type RecordingRequest = z.infer<typeof recordingRequest>;
+
+/** Bits per second for a picture: 0.11 bits a pixel, which is 3 Mb/s at 1280x720, 30 fps (measured: SSIM .96). */
+export const defaultVideoBitrate = (spec: { width: number; height: number; frameRate: number }): number =>
+  Math.min(50_000_000, Math.max(200_000, Math.round((spec.width * spec.height * spec.frameRate * 0.11) / 1000) * 1000));
+
+/** What one recording is to be, all defaults filled in; what a worker works from. No secrets in here. */
+export const recordingSpec = z.object({
+  url: webUrl,
+  width: z.int(),
+  height: z.int(),
+  frameRate: z.number(),
+  /** Wall-clock seconds from the first frame. */
+  maxDuration: z.number(),
+  audio: z.boolean(),
+  /** Bits per second. */
+  videoBitrate: z.int(),
+  audioBitrate: z.int(),
+  start,
+  webrtc: z.enum(['proxied', 'direct']),
+});
+export type RecordingSpec = z.infer<typeof recordingSpec>;
+
+/** What only the page's origin may see; travels sealed. */
+export const pageSecrets = z.object({
+  headers: z.record(z.string(), z.string()).default({}),
+  cookies: z.array(cookie).default([]),
+});
+export type PageSecrets = z.infer<typeof pageSecrets>;
+
+export const recordingError = z.object({
+  code: z.string(),
+  message: z.string(),
+  blame: z.enum(['caller', 'target', 'service']),
+  retryable: z.boolean(),
+});
+export type RecordingError = z.infer<typeof recordingError>;
+
+export const recordingStats = z.object({
+  /** Pictures encoded, repeats of a still page included. */
+  frames: z.int(),
+  /** Frames that the page drew and the recording lacks because a queue was full. */
+  dropped: z.int(),
+  /** Bytes stored. */
+  bytes: z.int(),
+  /** New pictures a second, over the last seconds. */
+  fps: z.number(),
+  /** Bits per second, over the last seconds. */
+  bitrate: z.number(),
+  /** Seconds that sound has drifted against the picture and was corrected. */
+  avDrift: z.number(),
+  /** Seconds between now and the end of what is stored. */
+  lagSeconds: z.number(),
+});
+export type RecordingStats = z.infer<typeof recordingStats>;
+export const noStats: RecordingStats = { frames: 0, dropped: 0, bytes: 0, fps: 0, bitrate: 0, avDrift: 0, lagSeconds: 0 };
+
+export const recordingFile = z.object({
+  name: z.string(),
+  type: z.string(),
+  bytes: z.int(),
+  sha256: z.string(),
+});
+export type RecordingFile = z.infer<typeof recordingFile>;
+
+export const externalOrigin = z.object({
+  scheme: z.enum(['http', 'https']),
+  /** Host name or address, an IPv6 one in brackets, without a port. */
+  host: z.string(),
+  /** Null where it is the scheme's own. */
+  port: z.int().nullable(),
+  /** Where the answer came from: a setting, a header or the socket. */
+  source: z.string(),
+});
+
+/** A recording as the API answers it. */
+export const recording = z.object({
+  id: z.string(),
+  state: z.enum(recordingStates),
+  url: z.string(),
+  engine: z.enum(captureEngines).nullable(),
+  mediaUrl: z.string(),
+  origin: externalOrigin,
+  createdAt: z.iso.datetime(),
+  startAt: z.iso.datetime({ offset: true }).nullable(),
+  startedAt: z.iso.datetime().nullable(),
+  endedAt: z.iso.datetime().nullable(),
+  /** Seconds recorded so far; exact once completed. */
+  duration: z.number(),
+  width: z.int(),
+  height: z.int(),
+  frameRate: z.number(),
+  attempts: z.int(),
+  stats: recordingStats,
+  error: recordingError.optional(),
+  warnings: z.array(z.string()),
+  files: z.array(recordingFile),
+  metadata: z.record(z.string(), z.string()),
+  links: z.object({
+    self: z.string(),
+    stop: z.string(),
+    events: z.string(),
+    live: z.string(),
+    file: z.string(),
+    thumbnail: z.string(),
+  }),
+});
+export type Recording = z.infer<typeof recording>;
+
+/** Ids sort by time of creation and can't be guessed: 48 bits of milliseconds, 80 random bits, both base 32 (ULID). */
+export function newRecordingId(now: number = Date.now()): string {
+  const alphabet = '0123456789abcdefghjkmnpqrstvwxyz';
+  let time = '';
+  for (let rest = now, i = 0; i < 10; i += 1, rest = Math.floor(rest / 32)) time = alphabet[rest % 32] + time;
+  let random = '';
+  for (const byte of crypto.getRandomValues(new Uint8Array(16))) random += alphabet[byte % 32];
+  return `rec_${time}${random}`;
+}
+export const recordingId = z.string().regex(/^rec_[0-9a-hjkmnp-tv-z]{26}$/);
