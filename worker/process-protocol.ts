@@ -1,0 +1,40 @@
+/** What the worker and the child process of one recording tell each other, over Node's IPC channel. */
+import type { RecordingJob } from '../shared/job.ts';
+import type { LogLevel } from '../shared/log.ts';
+import type { CaptureEngineName, PageSecrets, RecordingError, RecordingStats } from '../shared/recording.ts';
+
+/** The part of the worker's settings that one recording needs; the child reads no environment. */
+export type RecorderSettings = {
+  /** The browser's executable; null to look for one. */
+  chromiumPath: string | null;
+  sandbox: boolean;
+  engine: CaptureEngineName | 'auto';
+  /** PEM of an authority that is trusted for the media URL beside the system's. */
+  mediaCa: string | null;
+  /**
+   * Milliseconds by which each engine's sound comes late against its picture on this machine; negative where early.
+   * Taken off every recording. Engines that weren't measured are missing.
+   */
+  soundDelay: Partial<Record<CaptureEngineName, number>>;
+  logLevel: LogLevel;
+};
+
+export type ToRecorder =
+  | { type: 'start'; job: RecordingJob; attempt: number; secrets: PageSecrets; settings: RecorderSettings }
+  /** End the capture, send what is there, and finish; idempotent. */
+  | { type: 'stop' }
+  /** The recording isn't wanted any more, or belongs to another attempt: end without sending what is left. */
+  | { type: 'abandon' };
+
+export type FromRecorder =
+  /** The child has loaded its code and waits for `start`. */
+  | { type: 'ready' }
+  /** The first frame was captured. @property startedAt milliseconds since the epoch. */
+  | { type: 'recording'; engine: CaptureEngineName; startedAt: number }
+  /** About once a second from then on. @property duration seconds since the first frame. */
+  | { type: 'progress'; stats: RecordingStats; duration: number }
+  | { type: 'warning'; code: string; message: string }
+  /** A line for those who watch. */
+  | { type: 'log'; message: string }
+  /** The last message. @property storedSegments segments that the ingest acknowledged in this attempt. */
+  | { type: 'ended'; error: RecordingError | null; stats: RecordingStats; duration: number; storedSegments: number };

@@ -1,0 +1,29 @@
+/** Where a recording's parts go live. */
+import type { PartHeader } from '../../shared/media-protocol.ts';
+
+/** A part without its sequence number, which the sink gives. */
+export type SinkPart = { header: WithoutSeq<PartHeader>; payload: Uint8Array };
+type WithoutSeq<T> = T extends unknown ? Omit<T, 'seq'> : never;
+
+export type SinkProgress = {
+  /** Parts handed over and not yet stored. */
+  waitingParts: number;
+  waitingBytes: number;
+  /** Of what is stored: segments, their bytes (all parts), and the end of the last one in microseconds. */
+  storedSegments: number;
+  storedBytes: number;
+  storedUntil: number;
+};
+
+export type Sink = AsyncDisposable & {
+  /**
+   * Takes a part at once and keeps it until it is stored. Never waits.
+   * @throws {TabreelError} `media_backlog` where no more can be kept; what was taken stays.
+   */
+  push(part: SinkPart): void;
+  progress(): SinkProgress;
+  /** Resolves once everything pushed is stored; `end` is pushed by it. Rejects as `failed` does. */
+  finish(durationMicroseconds: number): Promise<void>;
+  /** Rejects with a TabreelError when the sink can't go on (refused, fenced, unreachable for too long). Never resolves. */
+  failed: Promise<never>;
+};
