@@ -1,0 +1,332 @@
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createServer, type IncomingMessage, type Server } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import type { AddressInfo, Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
+import { promisify } from 'node:util';
+import { afterEach, describe, expect, it } from 'vitest';
+import { WebSocketServer, type WebSocket } from 'ws';
+import { createLog } from '../../shared/log.ts';
+import { closeCodes, decodePart, MAX_PART_BYTES, MEDIA_SUBPROTOCOL, type PartHeader } from '../../shared/media-protocol.ts';
+import { createMediaSocketSink, type MediaSocketLimits } from '../../worker/sink/media-socket.ts';
+import type { SinkPart } from '../../worker/sink/sink.ts';
+
+type Ingest = {
+  url: string;
+  port: number;
+  /** What arrived and was taken, in order, over all sockets. */
+  headers: PartHeader[];
+  bytes: Buffer[];
+  handshakes: IncomingMessage[];
+  sockets: WebSocket[];
+  /** What to do with a part; by default it is stored and acknowledged. */
+  onPart: (header: PartHeader, socket: WebSocket, acknowledge: () => void) => void;
+  onUpgrade: ((request: IncomingMessage, socket: Duplex) => boolean) | null;
+  onSocket: (socket: WebSocket) => void;
+  welcomes: boolean;
+  /** Resolves once `count` parts are stored. */
+  stored(count: number): Promise<void>;
+  close(): Promise<void>;
+};
+
+const closers: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const close of closers.splice(0).reverse()) await close();
+});
+
+async function startIngest(options: { port?: number; tls?: { key: Buffer; cert: Buffer } } = {}): Promise<Ingest> {
+  const server: Server = options.tls === undefined ? createServer() : createTlsServer(options.tls);
+  const tcp = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    tcp.add(socket);
+    socket.on('close', () => tcp.delete(socket));
+  });
+  const wss = new WebSocketServer({ noServer: true, maxPayload: MAX_PART_BYTES, handleProtocols: () => MEDIA_SUBPROTOCOL });
+  const waiters: { count: number; resolve: () => void }[] = [];
+  const ingest: Ingest = {
+    url: '',
+    port: 0,
+    headers: [],
+    bytes: [],
+    handshakes: [],
+    sockets: [],
+    onPart: (_header, _socket, acknowledge) => acknowledge(),
+    onUpgrade: null,
+    onSocket: () => {},
+    welcomes: true,
+    stored: (count) =>
+      new Promise((resolve) => {
+        if (ingest.headers.length >= count) resolve();
+        else waiters.push({ count, resolve });
+      }),
+    async close() {
+      for (const socket of tcp) socket.destroy();
+      server.close();
+      if (server.listening) await once(server, 'close');
+    },
+  };
+  server.on('upgrade', (request: IncomingMessage, socket, head) => {
+    ingest.handshakes.push(request);
+    if (ingest.onUpgrade?.(request, socket) === true) return;
+    wss.handleUpgrade(request, socket, head, (ws) => {
+      ingest.sockets.push(ws);
+      ws.on('error', () => {});
+      ingest.onSocket(ws);
+      if (ingest.welcomes) ws.send(JSON.stringify({ type: 'welcome', acked: ingest.headers.length }));
+      ws.on('message', (data, isBinary) => {
+        if (!isBinary) throw new Error('the worker sent text');
+        if (ws.readyState !== ws.OPEN) return; // it was cut: what was read before is not taken any more
+        const part = decodePart(data as Buffer);
+        const acknowledge = () => {
+          if (part.header.seq !== ingest.headers.length + 1) throw new Error(`part ${part.header.seq} came after ${ingest.headers.length}`);
+          ingest.headers.push(part.header);
+          ingest.bytes.push(Buffer.from(part.payload));
+          ws.send(JSON.stringify({ type: 'ack', seq: part.header.seq }));
+          for (const waiter of waiters) if (ingest.headers.length >= waiter.count) waiter.resolve();
+        };
+        ingest.onPart(part.header, ws, acknowledge);
+      });
+    });
+  });
+  server.listen(options.port ?? 0, '127.0.0.1');
+  await once(server, 'listening');
+  ingest.port = (server.address() as AddressInfo).port;
+  ingest.url = `${options.tls === undefined ? 'ws' : 'wss'}://127.0.0.1:${ingest.port}/v1/recordings/rec_1/media`;
+  closers.push(ingest.close);
+  return ingest;
+}
+
+const quick: Partial<MediaSocketLimits> = { firstRetry: 10, lastRetry: 50 };
+
+function dial(url: string, limits: Partial<MediaSocketLimits> = {}, ca: string | null = null) {
+  const lines: string[] = [];
+  const log = createLog('debug', (line) => lines.push(line));
+  const sink = createMediaSocketSink({ url, credential: 'secret-credential', attempt: 3, ca, log, limits: { ...quick, ...limits } });
+  closers.push(async () => sink[Symbol.asyncDispose]());
+  return Object.assign(sink, { lines });
+}
+
+const init: SinkPart = { header: { type: 'init' }, payload: Buffer.from('init') };
+const segment = (index: number, bytes = 1000): SinkPart => ({
+  header: { type: 'segment', start: index * 2_000_000, duration: 2_000_000, frames: 60 },
+  payload: Buffer.alloc(bytes, index),
+});
+
+describe('media that reaches the ingest', () => {
+  it('arrives whole and in order, with the credential and the attempt in the handshake', async () => {
+    const ingest = await startIngest();
+    const sink = dial(ingest.url);
+    sink.push(init);
+    for (let i = 0; i < 20; i += 1) sink.push(segment(i, 300_000));
+    await sink.finish(40_000_000);
+    expect(ingest.headers.map((header) => header.seq)).toEqual(Array.from({ length: 22 }, (_, i) => i + 1));
+    expect(ingest.headers.at(-1)).toEqual({ type: 'end', seq: 22, duration: 40_000_000 });
+    expect(ingest.bytes.slice(1, 21).every((bytes, i) => bytes.equals(Buffer.alloc(300_000, i)))).toBe(true);
+    expect(ingest.handshakes[0]?.headers).toMatchObject({ authorization: 'Bearer secret-credential', 'tabreel-attempt': '3' });
+    expect(ingest.handshakes[0]?.headers['sec-websocket-extensions']).toBeUndefined();
+    expect(sink.progress()).toEqual({ waitingParts: 0, waitingBytes: 0, storedSegments: 20, storedBytes: 6_000_004, storedUntil: 40_000_000 });
+    expect(sink.counts()).toMatchObject({ dials: 1, connections: 1, sentParts: 22, resentParts: 0 });
+    expect(sink.lines.join('\n')).not.toContain('secret-credential');
+  });
+
+  it('is neither lost nor doubled when the connection is cut, acknowledged or not', async () => {
+    const ingest = await startIngest();
+    let cuts = 0;
+    ingest.onPart = (header, socket, acknowledge) => {
+      const cut = header.seq % 4 === 0 && cuts < header.seq / 4;
+      // half of the cuts come before the part is stored, half after it is stored and before the worker hears of it
+      if (!cut || cuts % 2 === 1) acknowledge();
+      if (!cut) return;
+      cuts += 1;
+      socket.terminate();
+    };
+    const sink = dial(ingest.url);
+    for (let i = 0; i < 30; i += 1) sink.push(segment(i));
+    await sink.finish(60_000_000);
+    expect(cuts).toBeGreaterThan(5);
+    expect(ingest.headers.map((header) => header.seq)).toEqual(Array.from({ length: 31 }, (_, i) => i + 1));
+    expect(sink.progress()).toMatchObject({ storedSegments: 30, waitingParts: 0 });
+    expect(sink.counts().dials).toBe(cuts + 1);
+    expect(sink.counts().resentParts).toBeGreaterThan(0);
+  });
+
+  it('waits for an edge that is restarted, and for storage that is full', async () => {
+    const first = await startIngest();
+    first.onSocket = (socket) => {
+      if (first.sockets.length === 1) socket.close(closeCodes.storageFull.code, 'full');
+    };
+    const sink = dial(first.url);
+    sink.push(segment(0));
+    await first.stored(1);
+    await first.close();
+    sink.push(segment(1));
+    const second = await startIngest({ port: first.port });
+    second.headers.push(...first.headers);
+    await sink.finish(4_000_000);
+    expect(second.headers.map((header) => header.seq)).toEqual([1, 2, 3]);
+  });
+
+  it('goes over a new connection where the peer is dead', async () => {
+    const ingest = await startIngest();
+    ingest.onSocket = (socket) => {
+      // a machine that vanished: the connection stands, and nothing answers
+      if (ingest.sockets.length === 1) {
+        socket.pause();
+        ingest.welcomes = false;
+      } else ingest.welcomes = true;
+    };
+    const sink = dial(ingest.url, { ping: 20 });
+    sink.push(segment(0));
+    await sink.finish(2_000_000);
+    expect(sink.lines.join('\n')).toContain('2 pings were not answered');
+    expect(ingest.sockets.length).toBe(2);
+  });
+
+  it('goes over a new connection where the ingest answers pings and stores nothing', async () => {
+    const ingest = await startIngest();
+    ingest.onPart = (_header, socket, acknowledge) => {
+      if (socket !== ingest.sockets[0]) acknowledge();
+    };
+    const sink = dial(ingest.url, { ping: 20, stalled: 60 });
+    sink.push(segment(0));
+    await sink.finish(2_000_000);
+    expect(sink.lines.join('\n')).toContain('acknowledges nothing');
+  });
+});
+
+describe('media that is refused', () => {
+  it.each([
+    [closeCodes.fenced.code, 'a newer attempt owns the recording'],
+    [closeCodes.over.code, 'the recording is over or deleted'],
+    [closeCodes.malformed.code, 'closed the media socket with 4400'],
+    [1009, 'closed the media socket with 1009'],
+  ])('ends the sink at once on close code %i', async (code, message) => {
+    const ingest = await startIngest();
+    ingest.onPart = (_header, socket) => socket.close(code, 'told so');
+    const sink = dial(ingest.url);
+    sink.push(segment(0));
+    await expect(sink.failed).rejects.toMatchObject({ code: 'media_refused', message: expect.stringContaining(message) });
+    await expect(sink.failed).rejects.toThrow('told so');
+    await expect(sink.finish(1)).rejects.toMatchObject({ code: 'media_refused' });
+    expect(() => sink.push(segment(1))).toThrow(expect.objectContaining({ code: 'media_refused' }));
+    expect(ingest.sockets.length).toBe(1);
+  });
+
+  it.each([401, 403, 404, 410])('ends the sink at once on status %i, with the reason that the edge gave', async (status) => {
+    const ingest = await startIngest();
+    ingest.onUpgrade = (_request, socket) => {
+      const body = JSON.stringify({ title: 'No', detail: 'the credential is not for this recording' });
+      socket.end(`HTTP/1.1 ${status} No\r\nContent-Type: application/problem+json\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
+      return true;
+    };
+    const sink = dial(ingest.url);
+    await expect(sink.failed).rejects.toMatchObject({
+      code: 'media_refused',
+      message: `the media URL answered HTTP status ${status} (the credential is not for this recording)`,
+    });
+    expect(ingest.handshakes.length).toBe(1);
+  });
+});
+
+describe('media that can not get through', () => {
+  it('gives up after a while in which nothing was stored, and says why', async () => {
+    const ingest = await startIngest();
+    const sink = dial(ingest.url, { unreachable: 300 });
+    sink.push(segment(0));
+    await ingest.stored(1);
+    await ingest.close();
+    sink.push(segment(1));
+    await expect(sink.failed).rejects.toMatchObject({ code: 'media_unreachable', message: expect.stringContaining('nothing listens there (ECONNREFUSED)') });
+    expect(sink.counts().dials).toBeGreaterThan(3);
+    expect(sink.progress()).toMatchObject({ storedSegments: 1, waitingParts: 1 });
+  });
+
+  it('gives up on an ingest that is open and stores nothing', async () => {
+    const ingest = await startIngest();
+    ingest.onPart = (_header, socket) => socket.close(closeCodes.internal.code, 'storage is down');
+    const sink = dial(ingest.url, { unreachable: 300, stalled: 100 });
+    sink.push(segment(0));
+    await expect(sink.failed).rejects.toMatchObject({ code: 'media_unreachable', message: expect.stringContaining('1011 (storage is down)') });
+  });
+
+  it('is not given up because nothing was pushed for long before the connection was lost', async () => {
+    const ingest = await startIngest();
+    const sink = dial(ingest.url, { unreachable: 250, ping: 20 });
+    sink.push(segment(0));
+    await ingest.stored(1);
+    await new Promise((resolve) => setTimeout(resolve, 300)); // a pause: longer than may pass without progress
+    ingest.sockets[0]?.terminate();
+    sink.push(segment(1));
+    await sink.finish(4_000_000);
+    expect(ingest.headers.length).toBe(3);
+  });
+
+  it.each([
+    ['a name that does not resolve', 'ws://no-such-host.invalid/media', /no-such-host\.invalid: the name (does not resolve|could not be resolved)/],
+    ['a server error', '503', /HTTP status 503/],
+  ])('names the cause: %s', async (_name, target, message) => {
+    const ingest = await startIngest();
+    ingest.onUpgrade = (_request, socket) => (socket.end('HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n'), true);
+    const sink = dial(target === '503' ? ingest.url : target, { unreachable: 200 });
+    const error = await sink.failed.catch((thrown: unknown) => thrown as Error);
+    expect(error).toMatchObject({ code: 'media_unreachable' });
+    expect((error as Error).message).toMatch(message);
+  });
+
+  it('takes no more than it can keep, and loses nothing of what it took', async () => {
+    const ingest = await startIngest();
+    ingest.welcomes = false;
+    const sink = dial(ingest.url, { waitingBytes: 5000 });
+    for (let i = 0; i < 4; i += 1) sink.push(segment(i));
+    expect(() => sink.push(segment(4))).toThrow(expect.objectContaining({ code: 'media_backlog' }));
+    expect(sink.progress()).toMatchObject({ waitingParts: 4 });
+    while (ingest.sockets.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    ingest.sockets[0]?.send(JSON.stringify({ type: 'welcome', acked: 0 }));
+    await sink.finish(8_000_000);
+    expect(ingest.headers.length).toBe(5);
+  });
+
+  it('leaves nothing behind when it is disposed', async () => {
+    const ingest = await startIngest();
+    ingest.onPart = () => {};
+    const sink = dial(ingest.url);
+    sink.push(segment(0));
+    const finish = sink.finish(1);
+    await sink[Symbol.asyncDispose]();
+    await expect(finish).rejects.toThrow('disposed');
+    await expect(sink.finish(1)).rejects.toThrow('disposed');
+  });
+});
+
+describe('a media URL over TLS', () => {
+  /** An authority of our own and a certificate for 127.0.0.1. */
+  async function certificates() {
+    const directory = await mkdtemp(join(tmpdir(), 'tabreel-tls-'));
+    closers.push(() => rm(directory, { recursive: true }));
+    const openssl = (...args: string[]) => promisify(execFile)('openssl', args, { cwd: directory });
+    const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
+    await openssl('req', '-x509', ...newKey, '-keyout', 'ca.key', '-out', 'ca.pem', '-subj', '/CN=test authority', '-days', '2');
+    const extension = ['-addext', 'subjectAltName=IP:127.0.0.1', '-addext', 'basicConstraints=critical,CA:FALSE'];
+    await openssl('req', '-x509', ...newKey, '-CA', 'ca.pem', '-CAkey', 'ca.key', '-keyout', 'key.pem', '-out', 'cert.pem', '-subj', '/CN=ingest', '-days', '2', ...extension);
+    const read = (name: string) => readFile(join(directory, name));
+    return { ca: (await read('ca.pem')).toString(), tls: { key: await read('key.pem'), cert: await read('cert.pem') } };
+  }
+
+  it("is taken with the operator's authority, and not without it", async () => {
+    const { ca, tls } = await certificates();
+    const ingest = await startIngest({ tls });
+    const trusted = dial(ingest.url, {}, ca);
+    trusted.push(segment(0));
+    await trusted.finish(2_000_000);
+    expect(ingest.headers.length).toBe(2);
+
+    const handshakes = ingest.handshakes.length;
+    const untrusted = dial(ingest.url, { unreachable: 200 });
+    await expect(untrusted.failed).rejects.toMatchObject({ code: 'media_unreachable', message: expect.stringContaining('TLS: its authority is not trusted (MEDIA_CA can name it)') });
+    expect(ingest.handshakes.length).toBe(handshakes);
+  });
+});
