@@ -1,34 +1,19 @@
-/** The sink that sends parts to the recording's media URL over a WebSocket: shared/media-protocol.ts, the worker's end. */
+/** The sink that sends parts to the recording's media URL, over as many media sockets as it takes (shared/media-protocol.ts). */
 import { randomInt } from 'node:crypto';
-import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
-import { WebSocket, type RawData } from 'ws';
 import { TabreelError } from '../../shared/errors.ts';
 import type { Log } from '../../shared/log.ts';
-import {
-  ATTEMPT_HEADER,
-  closeCodes,
-  encodePart,
-  ingestMessage,
-  MAX_PART_BYTES,
-  MEDIA_SUBPROTOCOL,
-  type Part,
-  type PartHeader,
-} from '../../shared/media-protocol.ts';
+import { closeCodes, encodePart, MAX_PART_BYTES, type Part, type PartHeader } from '../../shared/media-protocol.ts';
+import { connectMedia, hostOf, trusting, type ConnectionTimes, type MediaConnection } from './media-connection.ts';
 import type { Sink, SinkPart, SinkProgress } from './sink.ts';
-import { closeRefuses, dialCause, refusalOf, statusRefuses } from './media-socket-causes.ts';
 
-/** Bounds and times; milliseconds and bytes. */
-export type MediaSocketLimits = {
+/** Bounds and times; bytes and milliseconds. */
+export type MediaSocketLimits = ConnectionTimes & {
   /** Parts that wait for their acknowledgement, all together. */
   waitingBytes: number;
   /** What is handed to the socket ahead of the network: ws keeps a masked copy of it. */
   bufferedBytes: number;
   /** How long nothing may be stored, while something goes wrong, before the sink gives up. */
   unreachable: number;
-  /** An open socket on which neither bytes leave nor acknowledgements come is dialled anew. */
-  stalled: number;
-  handshake: number;
-  ping: number;
   firstRetry: number;
   lastRetry: number;
 };
@@ -43,9 +28,6 @@ const defaultLimits: MediaSocketLimits = {
   firstRetry: 200,
   lastRetry: 5000,
 };
-
-/** A peer that leaves this many pings unanswered, while no bytes leave either, is dead. */
-const PINGS_MISSED = 2;
 
 export type MediaSocketOptions = {
   /** Absolute `wss://` or `ws://` URL, without a credential. */
@@ -75,77 +57,80 @@ type WaitingPart = { header: PartHeader; payloadBytes: number; message: Uint8Arr
 
 /**
  * Dials at once, and again whenever the socket is lost, until everything is stored or the sink must give up.
- * @throws nothing: what goes wrong rejects `failed`.
+ * What goes wrong then rejects `failed`: see `isSuperseded` for the one end that isn't an error of anyone's.
+ * @throws where the URL or the authority's PEM can't be parsed.
  */
 export function createMediaSocketSink(options: MediaSocketOptions): Sink & { counts(): MediaSocketCounts } {
-  const { url, credential, attempt, log } = options;
+  const { url, log } = options;
   const limits = { ...defaultLimits, ...options.limits };
-  const secureContext = url.startsWith('wss:') ? trusting(options.ca) : undefined;
+  const host = hostOf(url);
+  const trust = url.startsWith('wss:') ? trusting(options.ca) : null;
 
-  /** Oldest first; `waiting[0]` is the first part that isn't known to be stored. */
+  /** Oldest first, without gaps in their numbers; `waiting[0]` is the first that isn't known to be stored. */
   const waiting: WaitingPart[] = [];
   let waitingBytes = 0;
   let lastSeq = 0;
   let acked = 0;
+  let everSent = 0;
   const stored = { segments: 0, bytes: 0, until: 0 };
   const counts: MediaSocketCounts = { dials: 0, connections: 0, sentParts: 0, resentParts: 0, sentBytes: 0, roundTrip: null };
 
-  let socket: WebSocket | null = null;
-  /** The next part for the present socket; null while there is no welcomed one. */
+  let state: 'open' | 'finishing' | 'finished' | 'failed' | 'disposed' = 'open';
+  let connection: MediaConnection | null = null;
+  let connectionClosed = Promise.resolve();
+  /** The next part for the present connection; null while there is no welcomed one. */
   let nextSeq: number | null = null;
-  let everSent = 0;
   let retries = 0;
   let retryTimer: NodeJS.Timeout | undefined;
+
   let giveUpTimer: NodeJS.Timeout | undefined;
-  /** When something was last stored, or last began to wait: the start of every "nothing stored for". */
+  /** When something was last stored, or first began to wait: from here counts the time in which nothing is stored. */
   let progressedAt = performance.now();
-  let lastCause = 'it was never dialled';
-  /** When the present socket was welcomed; null while there is none, or once it had its grace. */
+  /** When the present connection was welcomed, where that may put off giving up. */
   let graceFrom: number | null = null;
   let graceUsed = false;
+  let lastCause = 'it was never dialled';
 
-  let state: 'open' | 'finishing' | 'finished' | 'failed' | 'disposed' = 'open';
-  const failure = Promise.withResolvers<never>();
-  failure.promise.catch(() => {}); // whoever wants to know awaits it; others must not be brought down
-  const finished = Promise.withResolvers<void>();
-  finished.promise.catch(() => {});
   let failedWith: TabreelError | null = null;
+  const failed = Promise.withResolvers<never>();
+  const finished = Promise.withResolvers<void>();
+  // whoever wants to know awaits them; nobody else is to be brought down
+  failed.promise.catch(() => {});
+  finished.promise.catch(() => {});
 
   const settle = (end: 'finished' | 'failed' | 'disposed') => {
     state = end;
     clearTimeout(retryTimer);
     clearTimeout(giveUpTimer);
-    giveUpTimer = undefined;
   };
 
   const fail = (error: TabreelError) => {
-    if (state !== 'open' && state !== 'finishing') return;
     settle('failed');
     failedWith = error;
     log.error('media socket gives up', { error, waitingParts: waiting.length, waitingBytes });
-    socket?.terminate();
-    failure.reject(error);
+    connection?.terminate();
+    failed.reject(error);
     finished.reject(error);
   };
 
-  const unreachable = () => {
+  const giveUp = () => {
     // a socket that was welcomed at the last moment may show what it can do, once
     const grace = graceFrom === null ? 0 : graceFrom + limits.stalled - performance.now();
-    if (grace > 0 && socket !== null) {
+    if (grace > 0) {
       graceFrom = null;
       graceUsed = true;
-      giveUpTimer = setTimeout(unreachable, grace);
-      return;
+      giveUpTimer = setTimeout(giveUp, grace);
+    } else {
+      fail(new TabreelError('media_unreachable', `nothing could be stored at ${host} for ${limits.unreachable / 1000} s: ${lastCause}`));
     }
-    fail(new TabreelError('media_unreachable', `nothing could be stored at ${hostOf(url)} for ${limits.unreachable / 1000} s: ${lastCause}`));
   };
 
-  /** From now on, time in which nothing is stored counts, that since the last progress included. */
+  /** From now on, the time since the last progress counts. */
   const inTrouble = (cause: string) => {
     lastCause = cause;
     if (giveUpTimer !== undefined) return;
     if (waiting.length === 0) progressedAt = performance.now();
-    giveUpTimer = setTimeout(unreachable, Math.max(0, progressedAt + limits.unreachable - performance.now()));
+    giveUpTimer = setTimeout(giveUp, Math.max(0, progressedAt + limits.unreachable - performance.now()));
   };
 
   const progressed = () => {
@@ -170,174 +155,80 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
     progressed();
     if (state === 'finishing' && waiting.length === 0) {
       settle('finished');
-      log.info('media socket has stored everything', { parts: lastSeq, bytes: stored.bytes, ...counts });
-      socket?.close(closeCodes.done.code, 'done');
+      log.info('media is stored', { parts: lastSeq, bytes: stored.bytes, ...counts });
+      connection?.close(closeCodes.done.code, 'done');
       finished.resolve();
     }
   };
 
-  /** Hands parts to the socket, as many as it may hold ahead of the network. */
+  /** Hands parts to the connection, as many as it may hold ahead of the network. */
   const pump = () => {
-    const ws = socket;
-    if (ws === null || ws.readyState !== WebSocket.OPEN) return;
-    while (nextSeq !== null && nextSeq <= lastSeq && ws.bufferedAmount < limits.bufferedBytes) {
-      const part = waiting[nextSeq - acked - 1] as WaitingPart;
+    while (connection !== null && nextSeq !== null && nextSeq <= lastSeq && connection.buffered() < limits.bufferedBytes) {
+      const { message } = waiting[nextSeq - acked - 1] as WaitingPart;
       counts.sentParts += 1;
-      counts.sentBytes += part.message.length;
+      counts.sentBytes += message.length;
       if (nextSeq <= everSent) counts.resentParts += 1;
       everSent = Math.max(everSent, nextSeq);
       nextSeq += 1;
-      ws.send(part.message, { binary: true }, pump);
+      connection.send(message, pump);
     }
   };
 
-  /** Takes the ingest's word for what it has; a lower one than before isn't possible, and sending goes on from what is here. */
   const takeWelcome = (seq: number) => {
-    if (seq > lastSeq) {
-      fail(new TabreelError('media_refused', `the ingest claims part ${seq} of this attempt, of which ${lastSeq} exist`));
+    counts.connections += 1;
+    if (seq > everSent) {
+      fail(new TabreelError('media_refused', `the ingest claims part ${seq} of this attempt, of which ${everSent} were sent`));
       return;
     }
-    if (seq < acked) log.warn('the ingest knows of fewer parts than it acknowledged', { acked, claimed: seq });
+    // can't be, as acknowledged means stored; sending goes on from what is still here
+    if (seq < acked) log.error('the ingest knows of fewer parts than it acknowledged', { acked, claimed: seq });
     if (seq > acked || waiting.length === 0) takeAck(seq);
     if (!graceUsed) graceFrom = performance.now();
     nextSeq = acked + 1;
     pump();
   };
 
-  const redial = () => {
-    const most = Math.min(limits.lastRetry, limits.firstRetry * 2 ** retries);
-    retries += 1;
-    // half of it by chance, so that the workers of a lost edge don't come back all at once
-    const delay = most / 2 + randomInt(Math.ceil(most / 2) + 1);
-    retryTimer = setTimeout(dial, delay);
-    return Math.round(delay);
-  };
-
-  function dial(): void {
-    const dialledAt = performance.now();
+  const dial = () => {
     counts.dials += 1;
     const number = counts.dials;
-    log.info('media socket dials', { host: hostOf(url), dial: number, waitingParts: waiting.length });
-    const ws = new WebSocket(url, [MEDIA_SUBPROTOCOL], {
-      headers: { authorization: `Bearer ${credential}`, [ATTEMPT_HEADER]: String(attempt) },
-      handshakeTimeout: limits.handshake,
-      perMessageDeflate: false, // media doesn't compress
-      maxPayload: 64 * 1024,
-      rejectUnauthorized: true, // whatever NODE_TLS_REJECT_UNAUTHORIZED says
-      ...(secureContext === undefined ? {} : { secureContext }),
-    });
-    socket = ws;
-    let cause = 'the connection was cut';
-    let refusal: TabreelError | null = null;
-    let welcomed = false;
-    let heartbeat: NodeJS.Timeout | undefined;
-    let welcomeTimer: NodeJS.Timeout | undefined;
-
-    const abandon = (why: string) => {
-      cause = why;
-      ws.terminate();
-    };
-
-    const beat = () => {
-      let missed = 0;
-      let pingedAt = 0;
-      let gone = 0;
-      let movedAt = performance.now();
-      const heard = () => (missed = 0);
-      ws.on('message', heard);
-      ws.on('pong', () => {
-        heard();
-        counts.roundTrip = Math.round((performance.now() - pingedAt) * 10) / 10;
-        log[pings === 1 ? 'info' : 'debug']('media socket round trip', { dial: number, milliseconds: counts.roundTrip });
-      });
-      let pings = 0;
-      const ping = () => {
-        // bytes that leave are a sign of life too: on a slow uplink a ping waits behind a long part
-        const left = counts.sentBytes - ws.bufferedAmount;
-        if (left !== gone) {
-          heard();
-          movedAt = performance.now();
-        }
-        gone = left;
-        if (missed >= PINGS_MISSED) return abandon(`${missed} pings were not answered`);
-        const still = performance.now() - Math.max(movedAt, progressedAt);
-        if (waiting.length > 0 && still > limits.stalled) return abandon('the ingest is connected but acknowledges nothing');
-        missed += 1;
-        pings += 1;
-        pingedAt = performance.now();
-        ws.ping();
-      };
-      heartbeat = setInterval(ping, limits.ping);
-      ping();
-    };
-
-    ws.on('open', () => {
-      log.info('media socket is open', { dial: number, milliseconds: Math.round(performance.now() - dialledAt) });
-      welcomeTimer = setTimeout(() => abandon('the ingest sent no welcome'), limits.handshake);
-      beat();
-    });
-    ws.on('message', (data: RawData, isBinary) => {
-      if (ws !== socket || isBinary) return;
-      const parsed = ingestMessage.safeParse(jsonOf(textOf(data)));
-      if (!parsed.success || (parsed.data.type === 'welcome') === welcomed) {
-        // a newer ingest may say more than this worker knows of
-        log.warn('the ingest said something unexpected', { dial: number });
-      } else if (parsed.data.type === 'welcome') {
-        welcomed = true;
-        counts.connections += 1;
-        clearTimeout(welcomeTimer);
-        log.info('media socket is welcome', { dial: number, acked: parsed.data.acked, waitingParts: waiting.length });
-        takeWelcome(parsed.data.acked);
-      } else if (parsed.data.seq > everSent) {
-        log.warn('the ingest acknowledged what was not sent', { seq: parsed.data.seq, sent: everSent });
-      } else if (parsed.data.seq > acked) {
-        takeAck(parsed.data.seq);
+    const dialLog = log.with({ dial: number });
+    const closed = Promise.withResolvers<void>();
+    connectionClosed = closed.promise;
+    connection = connectMedia({ ...options, trust }, limits, dialLog, {
+      welcome: takeWelcome,
+      ack(seq) {
+        if (seq > everSent) dialLog.warn('the ingest acknowledged what was not sent', { seq, sent: everSent });
+        else if (seq > acked) takeAck(seq);
         pump();
-      }
+      },
+      expectsAck: () => everSent > acked,
+      closed({ code, cause, refusal }) {
+        counts.roundTrip = connection?.roundTrip() ?? counts.roundTrip;
+        connection = null;
+        nextSeq = null;
+        graceFrom = null;
+        closed.resolve();
+        const wanted = state === 'open' || state === 'finishing';
+        const delay = wanted && refusal === null ? delayOf(retries, limits) : null;
+        dialLog[wanted ? 'warn' : 'info']('media socket is closed', { code, cause, waitingParts: waiting.length, dialsAgainIn: delay });
+        if (!wanted) return;
+        if (refusal !== null) return fail(refusal);
+        retries += 1;
+        retryTimer = setTimeout(dial, delay ?? 0);
+        inTrouble(cause);
+      },
     });
-    ws.on('unexpected-response', (_request, response) => {
-      const status = response.statusCode ?? 0;
-      void refusalOf(response).then((detail) => {
-        cause = `HTTP status ${status}${detail}`;
-        if (statusRefuses(status)) refusal = new TabreelError('media_refused', `the media URL answered ${cause}`);
-        ws.terminate();
-      });
-    });
-    ws.on('error', (error) => {
-      // `terminate` while connecting comes here too, when the cause is known already
-      if (cause === 'the connection was cut') cause = dialCause(error, hostOf(url));
-    });
-    ws.on('close', (code, reason) => {
-      clearInterval(heartbeat);
-      clearTimeout(welcomeTimer);
-      if (ws !== socket) return;
-      socket = null;
-      nextSeq = null;
-      graceFrom = null;
-      const said = reason.toString();
-      if (state !== 'open' && state !== 'finishing') {
-        log.info('media socket closed', { dial: number, code, reason: said });
-        return;
-      }
-      if (code !== 1006) cause = `it was closed with ${code}${said === '' ? '' : ` (${said})`}`;
-      refusal ??= closeRefuses(code, said);
-      if (refusal !== null) return fail(refusal);
-      inTrouble(cause);
-      // giving up may be due this very moment
-      log.warn('media socket closed', { dial: number, code, cause, waitingParts: waiting.length, reconnect: retries + 1, inMilliseconds: redial() });
-    });
-  }
+  };
 
-  const push = (part: SinkPart, bound: number) => {
-    if (failedWith !== null) throw failedWith;
-    if (state !== 'open') throw new TypeError(`the sink takes no parts once it is ${state}`);
+  const take = (part: SinkPart, bound: number) => {
     const header = { ...part.header, seq: lastSeq + 1 } as PartHeader;
     const message = joined({ header, payload: part.payload });
-    if (message.length > MAX_PART_BYTES) throw new TabreelError('internal', `a part of ${message.length} bytes is more than the ingest takes`);
+    if (message.length > MAX_PART_BYTES) throw new TabreelError('internal', `a part of ${message.length} bytes is more than an ingest takes`);
     if (waitingBytes + message.length > bound) {
-      throw new TabreelError('media_backlog', `${waitingBytes} bytes wait to be stored at ${hostOf(url)}${socket === null ? `: ${lastCause}` : ''}`);
+      const cause = nextSeq === null ? `: ${lastCause}` : '';
+      throw new TabreelError('media_backlog', `${waitingBytes} bytes of media wait to be stored at ${host}, and no more can be kept${cause}`);
     }
-    // from here on the ingest has something to acknowledge
+    // from here on there is something to store
     if (waiting.length === 0 && giveUpTimer === undefined) progressedAt = performance.now();
     lastSeq = header.seq;
     waiting.push({ header, payloadBytes: part.payload.length, message });
@@ -348,7 +239,11 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
   dial();
 
   return {
-    push: (part) => push(part, limits.waitingBytes),
+    push(part) {
+      if (failedWith !== null) throw failedWith;
+      if (state !== 'open') throw new TypeError(`the sink takes no more parts: it is ${state}`);
+      take(part, limits.waitingBytes);
+    },
     progress: (): SinkProgress => ({
       waitingParts: waiting.length,
       waitingBytes,
@@ -357,34 +252,34 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
       storedUntil: stored.until,
     }),
     finish(durationMicroseconds) {
+      if (state === 'disposed') return Promise.reject(new TypeError('the sink is disposed'));
       if (state === 'open') {
-        // the end always finds room: it is what lets the rest count
-        push({ header: { type: 'end', duration: durationMicroseconds }, payload: new Uint8Array() }, Infinity);
         state = 'finishing';
-      } else if (state === 'disposed') {
-        return Promise.reject(new TypeError('the sink is disposed'));
+        // the end always finds room: it is what makes the rest a whole
+        take({ header: { type: 'end', duration: durationMicroseconds }, payload: new Uint8Array() }, Infinity);
       }
       return finished.promise;
     },
-    failed: failure.promise,
-    counts: () => ({ ...counts }),
+    failed: failed.promise,
+    counts: () => ({ ...counts, roundTrip: connection?.roundTrip() ?? counts.roundTrip }),
     async [Symbol.asyncDispose]() {
       if (state === 'open' || state === 'finishing') {
-        const wasFinishing = state === 'finishing';
         settle('disposed');
-        if (wasFinishing) finished.reject(new TypeError('the sink was disposed before everything was stored'));
+        finished.reject(new TypeError('the sink was disposed before everything was stored'));
       }
-      clearTimeout(retryTimer);
-      const ws = socket;
-      if (ws === null) return;
-      const closed = new Promise<void>((resolve) => ws.once('close', () => resolve()));
-      // a finished socket is closing by itself: it gets a moment for the ingest's own close frame
-      if (state !== 'finished') ws.terminate();
-      const cut = setTimeout(() => ws.terminate(), 1000);
-      await closed;
+      // a finished connection is closing by itself: it gets a moment for the ingest's own close frame
+      if (state !== 'finished') connection?.terminate();
+      const cut = setTimeout(() => connection?.terminate(), 1000);
+      await connectionClosed;
       clearTimeout(cut);
     },
   };
+}
+
+/** Milliseconds before the next dial; half of them by chance, so that a lost edge's workers don't all come back at once. */
+function delayOf(retries: number, limits: MediaSocketLimits): number {
+  const most = Math.min(limits.lastRetry, limits.firstRetry * 2 ** retries);
+  return Math.round(most / 2 + randomInt(Math.ceil(most / 2) + 1));
 }
 
 /**
@@ -393,23 +288,3 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
  * move that copy into the ingest.
  */
 const joined = (part: Part): Uint8Array => Buffer.concat(encodePart(part));
-
-/** What to trust: Node's own list (and NODE_EXTRA_CA_CERTS), the system's store, and the operator's authority. */
-function trusting(ca: string | null): SecureContext {
-  return createSecureContext({
-    ca: [...new Set([...getCACertificates('default'), ...getCACertificates('system'), ...(ca === null ? [] : [ca])])],
-    minVersion: 'TLSv1.2',
-  });
-}
-
-const hostOf = (url: string): string => new URL(url).host;
-
-const textOf = (data: RawData): string => (Array.isArray(data) ? Buffer.concat(data) : Buffer.from(data as Buffer)).toString();
-
-function jsonOf(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-}
