@@ -32,6 +32,7 @@ export const errorKinds = {
   target_not_a_page: { blame: 'target', retryable: false, title: 'The address answered with a download, not a page' },
   target_timeout: { blame: 'target', retryable: true, title: 'The page did not load in time' },
   start_timeout: { blame: 'target', retryable: false, title: 'The start condition did not come in time' },
+  start_selector_invalid: { blame: 'caller', retryable: false, title: 'The start selector is not valid' },
   page_crashed: { blame: 'target', retryable: true, title: "The page's process crashed" },
   // our own way
   browser_not_found: { blame: 'service', retryable: false, title: 'There is no browser to record with' },

@@ -29,10 +29,15 @@ export type ToRecorder =
 export type FromRecorder =
   /** The child has loaded its code and waits for `start`. */
   | { type: 'ready' }
+  /** Once a second from `start` on: the child's loop turns. */
+  | { type: 'alive' }
   /** The first frame was captured. @property startedAt milliseconds since the epoch. */
   | { type: 'recording'; engine: CaptureEngineName; startedAt: number }
-  /** About once a second from then on. @property duration seconds since the first frame. */
-  | { type: 'progress'; stats: RecordingStats; duration: number }
+  /**
+   * About once a second from then on.
+   * @property duration seconds since the first frame. @property storedSegments as in `ended`.
+   */
+  | { type: 'progress'; stats: RecordingStats; duration: number; storedSegments: number }
   | { type: 'warning'; code: string; message: string }
   /** A line for those who watch. */
   | { type: 'log'; message: string }

@@ -1,0 +1,103 @@
+/** The browser's command line, ours alone: neither puppeteer's defaults nor a package's. */
+
+export type FlagOptions = {
+  kind: 'chrome' | 'headless-shell';
+  sandbox: boolean;
+  width: number;
+  height: number;
+  /** Port of the recording's proxy on 127.0.0.1, through which all traffic goes. */
+  proxyPort: number;
+  profileDirectory: string;
+  /** Title by which tab capture finds its target; Chrome only. */
+  captureTitle: string;
+  /** Whether the recorder gives the frames' rhythm (HeadlessExperimental.beginFrame); headless shell only. */
+  paced: boolean;
+  webrtc: 'proxied' | 'direct';
+  /** The page's origin, where it is plain http and `self` capture needs it to count as a secure context. */
+  treatAsSecure: string | null;
+};
+
+export function browserFlags(options: FlagOptions): string[] {
+  return [
+    options.kind === 'chrome' ? '--headless=new' : '--headless',
+    // no debugging port: commands come through two file descriptors
+    '--remote-debugging-pipe',
+    `--user-data-dir=${options.profileDirectory}`,
+    `--window-size=${options.width},${options.height}`,
+    ...(options.sandbox ? [] : ['--no-sandbox']),
+    ...network(options),
+    ...picture(options),
+    ...sound,
+    ...calm,
+    ...(options.kind === 'chrome'
+      ? [`--auto-select-tab-capture-source-by-title=${options.captureTitle}`]
+      : // headless shell has no tab picker: its stand-in grants the tab that asks
+        ['--use-fake-ui-for-media-stream']),
+    ...(options.treatAsSecure === null ? [] : [`--unsafely-treat-insecure-origin-as-secure=${options.treatAsSecure}`]),
+    'about:blank',
+  ];
+}
+
+const network = ({ proxyPort, webrtc }: FlagOptions): string[] => [
+  `--proxy-server=http://127.0.0.1:${proxyPort}`,
+  // by default Chromium bypasses a proxy for loopback and link-local addresses
+  '--proxy-bypass-list=<-loopback>',
+  // names are the proxy's to resolve
+  '--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1',
+  // QUIC is UDP, which would pass the proxy by
+  '--disable-quic',
+  ...(webrtc === 'proxied' ? ['--force-webrtc-ip-handling-policy=disable_non_proxied_udp'] : []),
+];
+
+const picture = ({ paced }: FlagOptions): string[] => [
+  // without a GPU the software compositor is the fast path; SwiftShader gave 4 frames a second
+  '--disable-gpu',
+  '--hide-scrollbars',
+  '--force-device-scale-factor=1',
+  // the page is always "seen"; the controller's tab never is, and must not be slowed down
+  '--disable-background-timer-throttling',
+  '--disable-backgrounding-occluded-windows',
+  '--disable-renderer-backgrounding',
+  ...(paced ? ['--enable-begin-frame-control', '--run-all-compositor-stages-before-draw'] : []),
+];
+
+const sound = ['--autoplay-policy=no-user-gesture-required'];
+
+/** What a desktop browser does beside showing a page. */
+const calm = [
+  '--no-first-run',
+  '--no-default-browser-check',
+  '--disable-background-networking',
+  '--disable-breakpad',
+  '--disable-client-side-phishing-detection',
+  '--disable-component-update',
+  '--disable-component-extensions-with-background-pages',
+  '--disable-default-apps',
+  '--disable-domain-reliability',
+  '--disable-extensions',
+  '--disable-hang-monitor',
+  '--disable-infobars',
+  '--disable-notifications',
+  '--disable-popup-blocking',
+  '--disable-prompt-on-repost',
+  '--disable-search-engine-choice-screen',
+  '--disable-sync',
+  '--metrics-recording-only',
+  '--no-pings',
+  '--no-service-autorun',
+  '--password-store=basic',
+  '--use-mock-keychain',
+  `--disable-features=${[
+    'AcceptCHFrame',
+    'AutofillServerCommunication',
+    'CalculateNativeWinOcclusion',
+    'DestroyProfileOnBrowserClose',
+    'DialMediaRouteProvider',
+    'GlobalMediaControls',
+    'InterestFeedContentSuggestions',
+    'MediaRouter',
+    'OptimizationHints',
+    'PaintHolding',
+    'Translate',
+  ].join(',')}`,
+];

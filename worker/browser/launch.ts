@@ -1,0 +1,86 @@
+/** Starts one browser for one recording: fresh profile, scrubbed environment, no port; ends it and wipes what it left. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { launch, type Browser } from 'puppeteer-core';
+import { TabreelError } from '../../shared/errors.ts';
+import { browserFlags, type FlagOptions } from './flags.ts';
+
+export type LaunchOptions = Omit<FlagOptions, 'profileDirectory'> & {
+  executable: string;
+  /** Directory of shared libraries that the machine lacks; null where it lacks none. */
+  libraryPath: string | null;
+};
+
+export type LaunchedBrowser = AsyncDisposable & {
+  browser: Browser;
+  /** Resolves when the browser has ended, for whatever reason. */
+  ended: Promise<void>;
+};
+
+/** @throws {TabreelError} `browser_launch_failed` with the end of what the browser said. */
+export async function launchBrowser(options: LaunchOptions, signal: AbortSignal): Promise<LaunchedBrowser> {
+  const profileDirectory = await mkdtemp(join(tmpdir(), 'tabreel-profile-'));
+  const wipe = () => rm(profileDirectory, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
+  let browser: Browser;
+  try {
+    browser = await launch({
+      executablePath: options.executable,
+      ignoreDefaultArgs: true,
+      args: browserFlags({ ...options, profileDirectory }),
+      pipe: true,
+      defaultViewport: null,
+      waitForInitialPage: true,
+      timeout: 20_000,
+      protocolTimeout: 60_000,
+      // how a recording ends on a signal is the recorder's decision
+      handleSIGINT: false,
+      handleSIGTERM: false,
+      handleSIGHUP: false,
+      signal,
+      env: browserEnvironment(profileDirectory, options.libraryPath),
+    });
+  } catch (error) {
+    await wipe();
+    signal.throwIfAborted();
+    throw new TabreelError('browser_launch_failed', `The browser did not start: ${launchHint(error)}`, { cause: error });
+  }
+  const child = browser.process();
+  const ended = new Promise<void>((resolve) => {
+    if (!child || child.exitCode !== null || child.signalCode !== null) resolve();
+    else child.once('exit', () => resolve());
+  });
+  return {
+    browser,
+    ended,
+    async [Symbol.asyncDispose]() {
+      // its profile is of no use afterwards: killing is the quick and certain way
+      child?.kill('SIGKILL');
+      await ended;
+      await browser.disconnect().catch(() => undefined);
+      await wipe();
+    },
+  };
+}
+
+/** Nothing of ours reaches the browser: no settings, no credentials. Fonts, time zone and language are the machine's. */
+function browserEnvironment(home: string, libraryPath: string | null): Record<string, string> {
+  return {
+    HOME: home,
+    XDG_CONFIG_HOME: home,
+    XDG_CACHE_HOME: home,
+    PATH: '/usr/local/bin:/usr/bin:/bin',
+    LANG: 'C.UTF-8',
+    ...(libraryPath === null ? {} : { LD_LIBRARY_PATH: libraryPath }),
+  };
+}
+
+/** The line that says why, out of what a browser prints. */
+function launchHint(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  if (/No usable sandbox|setuid sandbox|sandbox.*root|Running as root without --no-sandbox/i.test(text)) {
+    return 'its sandbox needs an ordinary user and user namespaces; set CHROMIUM_SANDBOX=off to go without it';
+  }
+  const lines = text.split('\n').map((line) => line.trim());
+  return lines.find((line) => /error|cannot|failed|fatal/i.test(line)) ?? lines[0] ?? 'it said nothing';
+}

@@ -1,0 +1,126 @@
+/** Sends the target page to its URL, with what only its origin may see, and waits until the recording may begin. */
+import type { HTTPResponse, Page } from 'puppeteer-core';
+import { TabreelError } from '../../shared/errors.ts';
+import { withoutQuery } from '../../shared/log.ts';
+import type { PageSecrets, RecordingSpec } from '../../shared/recording.ts';
+import { failureKey, PROXY_ERROR_HEADER, type OutboundProxy } from '../outbound/proxy.ts';
+import { sendSecrets } from './page-secrets.ts';
+
+export type OpenedPage = {
+  /** Resolves when the page says that it is over: END_RECORDING in its log, or it closed itself. */
+  over: Promise<void>;
+};
+
+/**
+ * @param signal aborts the waiting; what it was aborted with is thrown.
+ * @throws {TabreelError} `target_*` where the page can't be shown, `start_timeout` where its condition doesn't come.
+ */
+export async function openPage(
+  page: Page,
+  spec: RecordingSpec,
+  secrets: PageSecrets,
+  proxy: Pick<OutboundProxy, 'failures'>,
+  signal: AbortSignal,
+): Promise<OpenedPage> {
+  // nobody is there to answer; a page that asks whether it may be left may be
+  page.on('dialog', (dialog) => void (dialog.type() === 'beforeunload' ? dialog.accept() : dialog.dismiss()).catch(() => undefined));
+  await sendSecrets(page, spec.url, secrets);
+  const signals = spec.start.when === 'signal' ? await listenForSignals(page) : null;
+  const closed = new Promise<void>((resolve) => page.once('close', () => resolve()));
+
+  const deadline = performance.now() + spec.start.timeout * 1000;
+  await navigate(page, spec, proxy, signal);
+  const left = Math.max(1, deadline - performance.now());
+  const failure = (what: string) =>
+    new TabreelError('start_timeout', `${what} did not come within ${spec.start.timeout} s (start.timeout)`);
+  if (spec.start.when === 'selector') {
+    const { selector } = spec.start;
+    await page.waitForSelector(selector, { timeout: left, signal }).catch((error: unknown) => {
+      signal.throwIfAborted();
+      if (/not a valid selector|SyntaxError/i.test(String(error))) {
+        throw new TabreelError('start_selector_invalid', `start.selector is not a CSS selector: ${selector}`, { cause: error });
+      }
+      throw failure(`An element that matches ${selector}`);
+    });
+  }
+  if (signals !== null) await within(signals.started, left, signal, () => failure('The page’s START_RECORDING'));
+  return { over: signals === null ? closed : Promise.race([closed, signals.ended]) };
+}
+
+async function navigate(page: Page, spec: RecordingSpec, proxy: Pick<OutboundProxy, 'failures'>, signal: AbortSignal): Promise<void> {
+  let response: HTTPResponse | null;
+  try {
+    response = await page.goto(spec.url, {
+      waitUntil: spec.start.when === 'load' ? 'load' : 'domcontentloaded',
+      timeout: spec.start.timeout * 1000,
+      signal,
+    });
+  } catch (error) {
+    signal.throwIfAborted();
+    throw navigationError(error, spec, proxy);
+  }
+  if (response === null) return; // a fragment of the same document
+  const dialCode = response.headers()[PROXY_ERROR_HEADER];
+  if (dialCode !== undefined) throw dialError(spec.url, dialCode, undefined);
+  if (response.status() >= 400) {
+    throw new TabreelError('target_http_status', `${withoutQuery(response.url())} answered ${response.status()} ${response.statusText()}`.trim());
+  }
+}
+
+function navigationError(error: unknown, spec: RecordingSpec, proxy: Pick<OutboundProxy, 'failures'>): TabreelError {
+  const text = error instanceof Error ? error.message : String(error);
+  const shown = withoutQuery(spec.url);
+  const code = /net::(ERR_[A-Z0-9_]+)/.exec(text)?.[1] ?? '';
+  if (error instanceof Error && error.name === 'TimeoutError') {
+    const hint = spec.start.when === 'load' ? '; a page that never finishes loading can be started by `start.when` selector or signal' : '';
+    return new TabreelError('target_timeout', `${shown} did not load within ${spec.start.timeout} s${hint}`, { cause: error });
+  }
+  if (/^ERR_(CERT|SSL)/.test(code)) return new TabreelError('target_tls', `${shown}: ${code}`, { cause: error });
+  if (code === 'ERR_ABORTED') {
+    return new TabreelError('target_not_a_page', `${shown} answered with a download or with nothing to show`, { cause: error });
+  }
+  const dialCode = proxy.failures.get(failureKey(spec.url));
+  if (dialCode !== undefined) return dialError(spec.url, dialCode, error);
+  if (/crash/i.test(text)) return new TabreelError('page_crashed', 'The page crashed while it loaded', { cause: error });
+  return new TabreelError('target_unreachable', `${shown}: ${code || text}`, { cause: error });
+}
+
+/** @param code why the proxy's dial failed, a system error's code. */
+function dialError(url: string, code: string, cause: unknown): TabreelError {
+  const { host } = new URL(url);
+  if (code === 'ENOTFOUND') return new TabreelError('target_dns', `${host} does not resolve`, { cause });
+  return new TabreelError('target_unreachable', `${host} can not be reached: ${code}`, { cause });
+}
+
+/** Hears the words by which a page says when it wants to be recorded. */
+async function listenForSignals(page: Page): Promise<{ started: Promise<void>; ended: Promise<void> }> {
+  const session = await page.createCDPSession();
+  const heard = (word: string) =>
+    new Promise<void>((resolve) => {
+      session.on('Runtime.consoleAPICalled', ({ args }) => {
+        if (args[0]?.value === word) resolve();
+      });
+    });
+  const result = { started: heard('START_RECORDING'), ended: heard('END_RECORDING') };
+  await session.send('Runtime.enable');
+  return result;
+}
+
+async function within(promise: Promise<void>, milliseconds: number, signal: AbortSignal, error: () => Error): Promise<void> {
+  signal.throwIfAborted();
+  let timer: NodeJS.Timeout | undefined;
+  let abort: () => void = () => undefined;
+  try {
+    await Promise.race([
+      promise,
+      new Promise<never>((_, reject) => {
+        timer = setTimeout(() => reject(error()), milliseconds);
+        abort = () => reject(signal.reason as Error);
+        signal.addEventListener('abort', abort);
+      }),
+    ]);
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', abort);
+  }
+}

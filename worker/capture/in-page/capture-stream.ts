@@ -1,0 +1,328 @@
+/**
+ * Runs inside the browser: turns a MediaStream into encoded pictures and PCM, and sends them through a CDP binding.
+ *
+ * It is injected as text, so it must not refer to anything outside itself. It runs in an isolated world (`self`) or on the
+ * controller page (`tab`); the page can reach neither it nor its binding.
+ */
+
+export type CaptureStreamOptions = {
+  /** Name of the binding that takes messages; of the object that `pulse` and `stop` are called on. */
+  binding: string;
+  handle: string;
+  width: number;
+  height: number;
+  frameRate: number;
+  /** Bits per second. */
+  bitrate: number;
+  /** WebCodecs codec string of an H.264 profile and level. */
+  codec: string;
+  /** Capture the stream's own sound (`tab`). */
+  audio: boolean;
+  /** Name of the event by which the page's audio tap hands over its stream (`self`); null for none. */
+  tapEvent: string | null;
+  /** Seconds between key frames, and up to the second one: the first segment is stored sooner. */
+  keyFrameSeconds: number;
+  firstKeyFrameSeconds: number;
+  /** Where pictures come from: the tab that the browser lets us capture, or JPEGs that are handed in. */
+  source: 'display' | 'images';
+  /** Encode from the first frame on, or wait for `begin`. */
+  active: boolean;
+  /** Report when the flash square turns white and a beep begins, instead of encoding. */
+  calibrate: boolean;
+};
+
+/** What `pulse` answers. All counts are since the start. */
+export type CapturePulse = {
+  /** Frames that came, that were encoded (repeats included), that were repeats, that a full queue dropped. */
+  frames: number;
+  encoded: number;
+  repeated: number;
+  dropped: number;
+  /** performance.now() in microseconds. */
+  now: number;
+};
+
+export type CaptureHandle = {
+  /** From now on frames are encoded, the one that is held first. */
+  begin(): void;
+  /** The frame that is held, as a JPEG in base64; empty where none came yet. */
+  snapshot(): Promise<string>;
+  /** Takes a picture from outside (`images`). @param timestamp microseconds on the monotonic clock. */
+  image(jpeg: string, timestamp: number): Promise<void>;
+  /** @param received bytes of messages that arrived, which bounds what is under way. */
+  pulse(received: number): CapturePulse;
+  /** Encodes the last frame once more and sends everything. */
+  stop(): Promise<void>;
+};
+
+/** Must be self-contained: see above. */
+export async function captureStream(options: CaptureStreamOptions): Promise<string> {
+  const scope = globalThis as unknown as Record<string, unknown>;
+  const send = scope[options.binding] as (message: string) => void;
+  delete scope[options.binding];
+  // one after the other: a document may be asked twice where a navigation came in between
+  (scope[options.handle] as CaptureHandle | undefined)?.stop().catch(() => undefined);
+
+  /** Messages under way: 8 MB are 20 s of a usual recording. */
+  const maxUnreceived = 8_000_000;
+  const maxEncoderQueue = 6;
+  let sent = 0;
+  let received = 0;
+  const count = { frames: 0, encoded: 0, repeated: 0, dropped: 0 };
+  let stopped = false;
+
+  const post = (message: string) => {
+    sent += message.length;
+    send(message);
+  };
+  const base64 = (bytes: Uint8Array): string => {
+    if ('toBase64' in bytes) return (bytes as unknown as { toBase64(): string }).toBase64();
+    let text = '';
+    for (let i = 0; i < bytes.length; i += 0x8000) text += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
+    return btoa(text);
+  };
+
+  // the page may refuse or lack it: the caller goes on to another engine
+  let stream = new MediaStream();
+  if (options.source === 'display') {
+    if (!navigator.mediaDevices?.getDisplayMedia) return 'getDisplayMedia is missing: not a secure context';
+    try {
+      stream = await navigator.mediaDevices.getDisplayMedia({
+        video: { width: options.width, height: options.height, frameRate: options.frameRate, displaySurface: 'browser' },
+        audio: options.audio
+          ? { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 2 }
+          : false,
+      });
+    } catch (error) {
+      return `getDisplayMedia was refused: ${(error as Error).message}`;
+    }
+  }
+
+  const encoder = new VideoEncoder({
+    output(chunk, metadata) {
+      const bytes = new Uint8Array(chunk.byteLength);
+      chunk.copyTo(bytes);
+      const description = metadata?.decoderConfig?.description;
+      const header = description ? base64(new Uint8Array(description as ArrayBuffer)) : '';
+      post(`v${chunk.timestamp},${chunk.type === 'key' ? 1 : 0},${header},${base64(bytes)}`);
+    },
+    error(error) {
+      post(`e${error.message}`);
+    },
+  });
+  encoder.configure({
+    codec: options.codec,
+    width: options.width,
+    height: options.height,
+    bitrate: options.bitrate,
+    framerate: options.frameRate,
+    latencyMode: 'realtime',
+    avc: { format: 'avc' },
+  });
+
+  // VideoFrame.timestamp counts on the system's monotonic clock; performance.now() from this page's own beginning
+  let clockOffset: number | null = null;
+  let held: VideoFrame | null = null;
+  let lastStamp = -1;
+  let lastKey = -Infinity;
+  let keys = 0;
+  const frameMicros = 1e6 / options.frameRate;
+  let active = options.active;
+
+  const encode = (frame: VideoFrame, repeat: boolean) => {
+    if (encoder.state !== 'configured') return;
+    if (encoder.encodeQueueSize >= maxEncoderQueue || sent - received > maxUnreceived) {
+      count.dropped += 1;
+      return;
+    }
+    const due = (keys < 2 ? options.firstKeyFrameSeconds : options.keyFrameSeconds) * 1e6;
+    const keyFrame = frame.timestamp - lastKey >= due - frameMicros / 2;
+    if (keyFrame) {
+      lastKey = frame.timestamp;
+      keys += 1;
+    }
+    lastStamp = frame.timestamp;
+    count.encoded += 1;
+    if (repeat) count.repeated += 1;
+    encoder.encode(frame, { keyFrame });
+  };
+
+  /** Encodes the last frame again, as of now: a still page gives no frames, and its recording must go on. */
+  const repeat = () => {
+    if (held === null || clockOffset === null) return;
+    const timestamp = Math.round(performance.now() * 1000 + clockOffset);
+    if (timestamp <= lastStamp) return;
+    const again = new VideoFrame(held, { timestamp });
+    encode(again, true);
+    again.close();
+  };
+
+  const flash = { white: false };
+  const watchFlash = async (frame: VideoFrame) => {
+    const side = 16;
+    const pixels = new Uint8Array(frame.allocationSize({ rect: { x: 0, y: 0, width: side, height: side } }));
+    const { timestamp } = frame;
+    await frame.copyTo(pixels, { rect: { x: 0, y: 0, width: side, height: side } });
+    const white = (pixels[side * 8 + 8] ?? 0) > 128;
+    if (white && !flash.white) post(`f${timestamp}`);
+    flash.white = white;
+  };
+
+  /** Takes the frame over: it is closed here, at the latest when the next one comes. */
+  const take = async (frame: VideoFrame) => {
+    if (stopped) return frame.close();
+    count.frames += 1;
+    const offset = frame.timestamp - performance.now() * 1000;
+    // a frame is never captured after it arrived: the largest difference is the nearest to the truth
+    if (clockOffset === null || offset > clockOffset) clockOffset = offset;
+    if (options.calibrate) await watchFlash(frame);
+    else if (active && frame.timestamp > lastStamp) encode(frame, false);
+    held?.close();
+    held = frame;
+  };
+  const readVideo = async (track: MediaStreamTrack) => {
+    const reader = new MediaStreamTrackProcessor({ track: track as MediaStreamVideoTrack, maxBufferSize: 4 }).readable.getReader();
+    for (;;) {
+      const { value: frame, done } = await reader.read();
+      if (done) break;
+      await take(frame);
+    }
+    if (!stopped) post('x');
+  };
+  const [videoTrack] = stream.getVideoTracks();
+  if (videoTrack !== undefined) void readVideo(videoTrack);
+  else if (options.source === 'display') return 'getDisplayMedia gave no picture';
+
+  const keyTimer = options.calibrate
+    ? undefined
+    : setInterval(() => {
+        if (clockOffset === null || !active) return;
+        const now = performance.now() * 1000 + clockOffset;
+        const due = (keys < 2 ? options.firstKeyFrameSeconds : options.keyFrameSeconds) * 1e6;
+        // only where the page has been still for a while: a moving page's next frame is the key frame
+        if (now - lastKey >= due && now - lastStamp > 200_000) repeat();
+      }, 250);
+
+  // Sound goes as 16-bit PCM in batches of a tenth of a second; silence only by its length.
+  const flushers: (() => void)[] = [];
+  const readAudio = async (track: MediaStreamTrack) => {
+    const reader = new MediaStreamTrackProcessor({ track: track as MediaStreamAudioTrack }).readable.getReader();
+    let batch = new Int16Array(0);
+    let filled = 0;
+    let first = 0;
+    let loud = false;
+    let arrival = 0;
+    let rate = 0;
+    let beeping = 0;
+    const flush = () => {
+      if (filled === 0) return;
+      const samples = loud ? base64(new Uint8Array(batch.buffer, 0, filled * 4)) : '';
+      post(`a${first},${Math.round(arrival)},${rate},${filled},${samples}`);
+      filled = 0;
+      loud = false;
+    };
+    flushers.push(flush);
+    for (;;) {
+      const { value: data, done } = await reader.read();
+      if (done || stopped) {
+        data?.close();
+        break;
+      }
+      if (clockOffset === null) {
+        // sound before the first picture has no place on its clock
+        data.close();
+        continue;
+      }
+      const frames = data.numberOfFrames;
+      if (data.sampleRate !== rate) {
+        flush();
+        rate = data.sampleRate;
+        batch = new Int16Array(Math.ceil(rate / 10 + rate / 20) * 2);
+      }
+      if ((filled + frames) * 2 > batch.length) flush();
+      if (frames * 2 > batch.length) batch = new Int16Array(frames * 2);
+      if (filled === 0) {
+        first = data.timestamp;
+        arrival = performance.now() * 1000 + clockOffset;
+      }
+      const target = batch.subarray(filled * 2, (filled + frames) * 2);
+      if (data.numberOfChannels === 2) data.copyTo(target, { planeIndex: 0, format: 's16' });
+      else {
+        const plane = new Int16Array(frames);
+        data.copyTo(plane, { planeIndex: 0, format: 's16-planar' });
+        for (let i = 0; i < frames; i += 1) target[2 * i] = target[2 * i + 1] = plane[i] ?? 0;
+      }
+      const { timestamp } = data;
+      data.close();
+      let peak = 0;
+      for (const sample of target) if (sample > peak || -sample > peak) peak = Math.abs(sample);
+      if (options.calibrate && peak > 3000) {
+        const onset = target.findIndex((sample) => Math.abs(sample) > 3000) >> 1;
+        const at = timestamp + (onset * 1e6) / rate;
+        if (at - beeping > 300_000) post(`b${Math.round(at)}`);
+        beeping = at;
+      }
+      if (peak > 0) loud = true;
+      filled += frames;
+      if (filled >= rate / 10) flush();
+    }
+    if (!stopped) flush();
+  };
+  const [audioTrack] = stream.getAudioTracks();
+  if (audioTrack !== undefined) void readAudio(audioTrack);
+  if (options.tapEvent !== null) {
+    // the tap lives in the page's world; an element is what both worlds can see, and it holds the tap's stream
+    const heard = new Set<string>();
+    document.addEventListener(options.tapEvent, (event) => {
+      const element = (event as FocusEvent).relatedTarget as HTMLAudioElement | null;
+      const track = (element?.srcObject as MediaStream | null | undefined)?.getAudioTracks()[0];
+      if (track === undefined || heard.has(track.id) || heard.size >= 1) return;
+      heard.add(track.id);
+      void readAudio(track);
+    });
+    document.dispatchEvent(new Event(`${options.tapEvent}-ask`));
+  }
+
+  const handle: CaptureHandle = {
+    begin() {
+      if (active) return;
+      active = true;
+      repeat();
+    },
+    async snapshot() {
+      if (held === null) return '';
+      const canvas = new OffscreenCanvas(held.displayWidth, held.displayHeight);
+      canvas.getContext('2d')?.drawImage(held, 0, 0);
+      const blob = await canvas.convertToBlob({ type: 'image/jpeg', quality: 0.85 });
+      return base64(new Uint8Array(await blob.arrayBuffer()));
+    },
+    async image(jpeg, timestamp) {
+      const bytes = Uint8Array.from(atob(jpeg), (char) => char.charCodeAt(0));
+      const picture = await createImageBitmap(new Blob([bytes], { type: 'image/jpeg' }));
+      const frame = new VideoFrame(picture, { timestamp });
+      picture.close();
+      await take(frame);
+    },
+    pulse(bytes) {
+      received = bytes;
+      return { ...count, now: performance.now() * 1000 };
+    },
+    async stop() {
+      if (stopped) return;
+      repeat();
+      stopped = true;
+      clearInterval(keyTimer);
+      for (const flush of flushers) flush();
+      for (const track of stream.getTracks()) track.stop();
+      held?.close();
+      held = null;
+      if (encoder.state === 'configured') {
+        await encoder.flush();
+        encoder.close();
+      }
+      post('d');
+    },
+  };
+  scope[options.handle] = handle;
+  return '';
+}

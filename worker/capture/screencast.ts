@@ -1,0 +1,92 @@
+/**
+ * The last resort: pictures as JPEGs over the debugging protocol, encoded on a controller page of ours. It works on any page
+ * in any Chromium, at 10 to 15 frames a second, at a high price, and deaf.
+ */
+import { TabreelError } from '../../shared/errors.ts';
+import { monotonicMicros } from '../media/clock.ts';
+import type { CaptureEngine } from './capture.ts';
+import { mainContext } from './execution-context.ts';
+import { startStreamSession } from './stream-session.ts';
+
+/** JPEGs being decoded at once; more are dropped. */
+const MAX_DECODING = 3;
+
+export const screencastCapture: CaptureEngine = {
+  name: 'screencast',
+  deafTo: 'all sound',
+  async open(browser, settings) {
+    const page = (await browser.pages())[0] ?? (await browser.newPage());
+    await page.setViewport({ width: settings.width, height: settings.height });
+    return {
+      page,
+      async attach(events) {
+        const controller = await browser.newPage();
+        await controller.goto(settings.controllerUrl);
+        const encoding = await controller.createCDPSession();
+        const stream = await startStreamSession(encoding, settings, events, {
+          world: null,
+          executionContextId: await mainContext(encoding),
+          source: 'images',
+          active: false,
+          audio: false,
+          tapEvent: null,
+        }).catch((cause: unknown) => {
+          throw new TabreelError('capture_unavailable', 'The browser can not encode the picture', { cause });
+        });
+        await page.bringToFront();
+
+        const session = await page.createCDPSession();
+        let decoding = 0;
+        let dropped = 0;
+        let seen: () => void = () => undefined;
+        const first = new Promise<void>((resolve) => {
+          seen = resolve;
+        });
+        session.on('Page.screencastFrame', ({ data, metadata, sessionId }) => {
+          session.send('Page.screencastFrameAck', { sessionId }).catch(() => undefined);
+          if (decoding >= MAX_DECODING) {
+            dropped += 1;
+            return;
+          }
+          decoding += 1;
+          // the browser stamps with the wall clock
+          const age = metadata.timestamp === undefined ? 0 : Math.max(0, Date.now() * 1000 - metadata.timestamp * 1e6);
+          stream
+            .call('image', data, Math.round(monotonicMicros() - age))
+            .then(seen, events.failed)
+            .finally(() => {
+              decoding -= 1;
+            });
+        });
+        await session.send('Page.startScreencast', {
+          format: 'jpeg',
+          quality: 90,
+          maxWidth: settings.width,
+          maxHeight: settings.height,
+        });
+        return {
+          async begin() {
+            await first;
+            await stream.call('begin');
+          },
+          async pulse() {
+            const counts = await stream.counts();
+            return { ...counts, dropped: counts.dropped + dropped };
+          },
+          async snapshot() {
+            const jpeg = await stream.call('snapshot');
+            return jpeg === '' ? null : Buffer.from(jpeg, 'base64');
+          },
+          async stop() {
+            await session.send('Page.stopScreencast').catch(() => undefined);
+            await stream.call('stop');
+            await stream.drained;
+          },
+          async [Symbol.asyncDispose]() {
+            await controller.close().catch(() => undefined);
+          },
+        };
+      },
+    };
+  },
+};

@@ -1,0 +1,173 @@
+/**
+ * Headless shell: the tab captures itself, from an isolated world that the page can't reach. The stream ends with each
+ * document, so every navigation begins another; the pictures' clock is the machine's and goes on. Sound comes from a tap
+ * in the page, as this build has no audio device.
+ */
+import { randomBytes } from 'node:crypto';
+import type { Browser, CDPSession, Page } from 'puppeteer-core';
+import { TabreelError } from '../../shared/errors.ts';
+import type { Log } from '../../shared/log.ts';
+import type { Capture, CaptureCounts, CaptureEngine, CaptureEvents, CaptureSettings } from './capture.ts';
+import { startFrameTicker, type FrameTicker } from './frame-ticker.ts';
+import { audioTap } from './in-page/audio-tap.ts';
+import { startStreamSession, type StreamSession } from './stream-session.ts';
+
+const WORLD = 'recorder';
+
+/**
+ * @param paced let the recorder give the page its frames, at the recording's rate: a page that animates at 60 Hz is then
+ * drawn 30 times a second for a recording of 30. The browser must have been launched for it.
+ */
+export const selfCapture = (paced: boolean): CaptureEngine => ({
+  name: 'self',
+  deafTo: 'sound of cross-origin media served without CORS, and of cross-origin frames',
+  async open(browser, settings, log) {
+    const page = paced ? await newPacedPage(browser, settings) : ((await browser.pages())[0] ?? (await browser.newPage()));
+    await page.setViewport({ width: settings.width, height: settings.height });
+    const session = await page.createCDPSession();
+    const ticker = paced ? startFrameTicker(session, settings.frameRate) : null;
+    const tapEvent = `tap${randomBytes(8).toString('hex')}`;
+    if (settings.audio) await page.evaluateOnNewDocument(audioTap, tapEvent);
+    await allowDisplayCapture(session);
+    return {
+      page,
+      async attach(events) {
+        const capture = await startSelfCapture(session, settings, events, tapEvent, ticker, log);
+        return capture;
+      },
+    };
+  },
+});
+
+async function newPacedPage(browser: Browser, settings: CaptureSettings): Promise<Page> {
+  const [blank] = await browser.pages();
+  const session = await browser.target().createCDPSession();
+  const created = browser.waitForTarget((target) => target.type() === 'page' && target !== blank?.target());
+  await session.send('Target.createTarget', {
+    url: 'about:blank',
+    width: settings.width,
+    height: settings.height,
+    enableBeginFrameControl: true,
+  });
+  const page = await (await created).page();
+  await session.detach();
+  if (page === null) throw new TabreelError('browser_launch_failed', 'The browser gave no page');
+  await blank?.close();
+  return page;
+}
+
+/** A page's own policy would keep it from capturing itself; who captures is us, not the page. */
+async function allowDisplayCapture(session: CDPSession): Promise<void> {
+  session.on('Fetch.requestPaused', ({ requestId, responseHeaders, responseStatusCode }) => {
+    const kept = responseHeaders?.filter(({ name }) => !/^(permissions|feature)-policy$/i.test(name));
+    const changed = kept !== undefined && responseStatusCode !== undefined && kept.length !== responseHeaders?.length;
+    session
+      .send('Fetch.continueResponse', {
+        requestId,
+        ...(changed ? { responseCode: responseStatusCode, responseHeaders: kept } : {}),
+      })
+      // the request may be gone already, with its page
+      .catch(() => undefined);
+  });
+  await session.send('Fetch.enable', { patterns: [{ resourceType: 'Document', requestStage: 'Response' }] });
+}
+
+async function startSelfCapture(
+  session: CDPSession,
+  settings: CaptureSettings,
+  events: CaptureEvents,
+  tapEvent: string,
+  ticker: FrameTicker | null,
+  log: Log,
+): Promise<Capture> {
+  const before: CaptureCounts = { frames: 0, encoded: 0, repeated: 0, dropped: 0 };
+  let current: StreamSession | null = null;
+  let last: CaptureCounts = before;
+  let stopped = false;
+
+  const attachTo = async (frameId: string, active: boolean): Promise<StreamSession> => {
+    const { executionContextId } = await session.send('Page.createIsolatedWorld', { frameId, worldName: WORLD });
+    return startStreamSession(session, settings, forDocument(events, () => stopped || current === null), {
+      world: WORLD,
+      executionContextId,
+      source: 'display',
+      active,
+      audio: false,
+      tapEvent,
+    });
+  };
+
+  await session.send('Page.enable');
+  await session.send('Runtime.enable');
+  const { frameTree } = await session.send('Page.getFrameTree');
+  try {
+    current = await attachTo(frameTree.frame.id, settings.calibrate);
+  } catch (cause) {
+    throw new TabreelError('capture_unavailable', 'The page can not be captured from within', { cause });
+  }
+
+  let navigations = 0;
+  const onNavigated = ({ frame }: { frame: { id: string; parentId?: string } }) => {
+    if (frame.parentId !== undefined || stopped) return;
+    navigations += 1;
+    const turn = navigations;
+    for (const name of ['frames', 'encoded', 'repeated', 'dropped'] as const) before[name] += last[name];
+    last = { frames: 0, encoded: 0, repeated: 0, dropped: 0 };
+    current = null;
+    events.audioReset();
+    attachTo(frame.id, true).then(
+      (stream) => {
+        if (turn === navigations) current = stream;
+        log.debug('capture_reattached', { navigations });
+      },
+      (error: unknown) => {
+        // superseded by the next navigation, or this document can't be captured
+        if (turn === navigations && !stopped) events.failed(error as Error);
+      },
+    );
+  };
+  session.on('Page.frameNavigated', onNavigated);
+
+  const counts = async (): Promise<CaptureCounts> => {
+    if (current !== null) last = await current.counts();
+    return {
+      frames: before.frames + last.frames,
+      encoded: before.encoded + last.encoded,
+      repeated: before.repeated + last.repeated,
+      dropped: before.dropped + last.dropped,
+    };
+  };
+
+  return {
+    async begin() {
+      await current?.call('begin');
+    },
+    pulse: counts,
+    async snapshot() {
+      const jpeg = await current?.call('snapshot');
+      return jpeg ? Buffer.from(jpeg, 'base64') : null;
+    },
+    async stop() {
+      stopped = true;
+      session.off('Page.frameNavigated', onNavigated);
+      if (current === null) return;
+      await current.call('stop');
+      await current.drained;
+    },
+    async [Symbol.asyncDispose]() {
+      stopped = true;
+      await ticker?.stop();
+    },
+  };
+}
+
+/** A document that is left takes its stream with it, which is no failure of the capture. */
+const forDocument = (events: CaptureEvents, left: () => boolean): CaptureEvents => ({
+  ...events,
+  failed(error) {
+    // the navigation's own event may come a moment later
+    setTimeout(() => {
+      if (!left()) events.failed(error);
+    }, 1000);
+  },
+});

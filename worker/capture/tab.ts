@@ -1,0 +1,56 @@
+/**
+ * Full Chromium or Chrome: a controller page of ours captures the target's tab, sound included. The stream lives on
+ * across the target's navigations, and what the page forbids (CSP sandbox, permissions policy) does not touch it.
+ */
+import type { Capture, CaptureEngine } from './capture.ts';
+import { mainContext } from './execution-context.ts';
+import { startStreamSession } from './stream-session.ts';
+import { TabreelError } from '../../shared/errors.ts';
+
+export const tabCapture: CaptureEngine = {
+  name: 'tab',
+  deafTo: null,
+  async open(browser, settings) {
+    const page = (await browser.pages())[0] ?? (await browser.newPage());
+    await page.setViewport({ width: settings.width, height: settings.height });
+    return {
+      page,
+      async attach(events): Promise<Capture> {
+        // the browser's picker takes the tab with this title; once taken, its title and address may change
+        await page.evaluate((title) => {
+          document.title = title;
+        }, settings.captureTitle);
+        const controller = await browser.newPage();
+        await controller.goto(settings.controllerUrl);
+        const session = await controller.createCDPSession();
+        const context = await mainContext(session);
+        const stream = await startStreamSession(session, settings, events, {
+          world: null,
+          executionContextId: context,
+          source: 'display',
+          active: settings.calibrate,
+          audio: true,
+          tapEvent: null,
+        }).catch((cause: unknown) => {
+          throw new TabreelError('capture_unavailable', 'The browser did not let its tab be captured', { cause });
+        });
+        await page.bringToFront();
+        return {
+          begin: () => stream.call('begin'),
+          pulse: () => stream.counts(),
+          async snapshot() {
+            const jpeg = await stream.call('snapshot');
+            return jpeg === '' ? null : Buffer.from(jpeg, 'base64');
+          },
+          async stop() {
+            await stream.call('stop');
+            await stream.drained;
+          },
+          async [Symbol.asyncDispose]() {
+            await controller.close().catch(() => undefined);
+          },
+        };
+      },
+    };
+  },
+};

@@ -1,0 +1,189 @@
+/**
+ * Packets to parts: cuts the stream at key frames, lays sound beside the picture, and hands over CMAF segments in order.
+ * Its timeline begins with the first picture; times inside are microseconds of the monotonic clock.
+ */
+import { asTabreelError } from '../../shared/errors.ts';
+import type { AudioChunk, VideoPacket } from '../capture/capture.ts';
+import type { SinkPart } from '../sink/sink.ts';
+import { createAacEncoder, PACKET_SAMPLES, type AacEncoder, type AacPacket } from './aac-encoder.ts';
+import { createAudioTrack, SAMPLE_RATE, type AudioTrack } from './audio-track.ts';
+import { monotonicMicros } from './clock.ts';
+import { muxSegment } from './segment.ts';
+
+export type MuxerOptions = {
+  width: number;
+  height: number;
+  codec: string;
+  /** Bits per second; null for a recording without sound. */
+  audioBitrate: number | null;
+  /** Microseconds by which this engine's sound comes late. */
+  soundDelay: number;
+  /** Parts in order. May throw: that ends the muxer. */
+  deliver(part: SinkPart): void;
+  failed(error: Error): void;
+};
+
+export type Muxer = {
+  video(packet: VideoPacket): void;
+  audio(chunk: AudioChunk): void;
+  audioReset(): void;
+  /** Monotonic microseconds of the first picture; null before it. */
+  start(): number | null;
+  /** Seconds of sound drift that were corrected. */
+  drift(): number;
+  /**
+   * Ends the timeline at a monotonic time; pictures from then on are dropped. Resolves when the last part was delivered.
+   * @returns the duration in microseconds.
+   */
+  finish(end: number): Promise<number>;
+};
+
+/** The encoder needs this much sound beyond a segment's end to give up the last packet before it, in microseconds. */
+const LOOKAHEAD = 60_000;
+/** How long sound is waited for while it flows, and where none flowed lately, in microseconds. */
+const SOUND_PATIENCE = 600_000;
+const SILENT_PATIENCE = 150_000;
+
+type Closed = { packets: VideoPacket[]; end: number };
+
+export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
+  let start: number | null = null;
+  let description: Uint8Array | null = null;
+  let open: VideoPacket[] = [];
+  const closed: Closed[] = [];
+  let aacPackets: AacPacket[] = [];
+  let lastChunk = -Infinity;
+  let track: AudioTrack | null = null;
+  let sentInit: Uint8Array | null = null;
+  let wake: () => void = () => undefined;
+  let finishing = false;
+  let encoderDone = false;
+
+  const fail = (error: unknown) => options.failed(asTabreelError(error, 'encoder_failed'));
+  const aac: AacEncoder | null =
+    options.audioBitrate === null
+      ? null
+      : await createAacEncoder(
+          options.audioBitrate,
+          (packet) => {
+            aacPackets.push(packet);
+            wake();
+          },
+          fail,
+        );
+
+  const timer = (micros: number) => new Promise<void>((resolve) => setTimeout(resolve, Math.max(1, micros / 1000)));
+  const soundUntil = () => {
+    const last = aacPackets.at(-1);
+    return last === undefined || start === null ? -Infinity : start + ((last.position + PACKET_SAMPLES) * 1e6) / SAMPLE_RATE;
+  };
+
+  /** Waits until there is sound up to a segment's end, or makes it silence. */
+  async function soundFor(end: number): Promise<void> {
+    if (track === null) return;
+    while (!finishing && track.until() < end + LOOKAHEAD) {
+      const now = monotonicMicros();
+      const flows = now - lastChunk < 1_000_000;
+      const deadline = end + (flows ? SOUND_PATIENCE : SILENT_PATIENCE);
+      if (now >= deadline) {
+        track.padTo(end + LOOKAHEAD);
+        break;
+      }
+      await Promise.race([timer(Math.min(deadline - now, 100_000)), woken()]);
+    }
+    // the encoder works beside us: its packets come a little later
+    const patience = monotonicMicros() + 2_000_000;
+    while (soundUntil() < end && !encoderDone && monotonicMicros() < patience) await Promise.race([timer(50_000), woken()]);
+  }
+  const woken = () =>
+    new Promise<void>((resolve) => {
+      wake = resolve;
+    });
+
+  async function deliver({ packets, end }: Closed): Promise<void> {
+    const [first] = packets;
+    if (first === undefined || start === null || description === null) return;
+    await soundFor(end);
+    const zero = start;
+    const cut = aacPackets.findIndex(({ position }) => zero + (position * 1e6) / SAMPLE_RATE >= end);
+    const sound = aacPackets.splice(0, cut === -1 ? aacPackets.length : cut).filter(({ position }) => position >= 0);
+    const aacDescription = aac?.description() ?? null;
+    const { init, segment } = await muxSegment(
+      {
+        codec: options.codec,
+        width: options.width,
+        height: options.height,
+        description,
+        packets: packets.map((packet, i) => ({
+          timestamp: packet.timestamp - zero,
+          duration: (packets[i + 1]?.timestamp ?? end) - packet.timestamp,
+          key: packet.key,
+          data: packet.data,
+        })),
+      },
+      aacDescription === null ? null : { description: aacDescription, packets: sound },
+    );
+    if (sentInit === null || Buffer.compare(sentInit, init) !== 0) {
+      sentInit = init;
+      options.deliver({ header: { type: 'init' }, payload: init });
+    }
+    options.deliver({
+      header: { type: 'segment', start: first.timestamp - zero, duration: end - first.timestamp, frames: packets.length },
+      payload: segment,
+    });
+  }
+
+  let delivering: Promise<void> = Promise.resolve();
+  const close = (end: number) => {
+    const packets = open;
+    open = [];
+    if (packets.length === 0) return;
+    closed.push({ packets, end });
+    delivering = delivering
+      .then(async () => {
+        const next = closed.shift();
+        if (next !== undefined) await deliver(next);
+      })
+      .catch(fail);
+  };
+
+  return {
+    video(packet) {
+      if (finishing) return;
+      if (packet.description !== null) description = packet.description;
+      if (start === null) {
+        if (!packet.key || description === null) return;
+        start = packet.timestamp;
+        if (aac !== null) track = createAudioTrack(start, options.soundDelay, (pcm) => aac.encode(pcm));
+      }
+      const last = open.at(-1);
+      // two captures of one page may overlap for a moment around a navigation
+      if (last !== undefined && packet.timestamp <= last.timestamp) return;
+      if (packet.key) close(packet.timestamp);
+      if (open.length > 0 || packet.key) open.push(packet);
+    },
+    audio(chunk) {
+      lastChunk = monotonicMicros();
+      if (finishing) return;
+      track?.add(chunk);
+      wake();
+    },
+    audioReset() {
+      track?.reset();
+    },
+    start: () => start,
+    drift: () => track?.drift() ?? 0,
+    async finish(end) {
+      open = open.filter(({ timestamp }) => timestamp < end);
+      close(end);
+      track?.padTo(end);
+      finishing = true;
+      wake();
+      await aac?.finish();
+      encoderDone = true;
+      wake();
+      await delivering;
+      return start === null ? 0 : end - start;
+    },
+  };
+}

@@ -1,0 +1,41 @@
+/** Entry of the process that runs one recording: forked by the worker, told all over IPC, reads no environment. */
+import { TabreelError } from '../shared/errors.ts';
+import { createLog } from '../shared/log.ts';
+import type { FromRecorder, ToRecorder } from './process-protocol.ts';
+import { record } from './recorder.ts';
+import { createMediaSocketSink } from './sink/media-socket.ts';
+
+const report = (message: FromRecorder) => {
+  // the parent may be gone, which `disconnect` tells
+  if (process.connected) process.send?.(message);
+};
+const stop = new AbortController();
+const abandon = new AbortController();
+let started = false;
+
+process.on('message', (message: ToRecorder) => {
+  if (message.type === 'stop') stop.abort(new TabreelError('internal', 'stopped'));
+  else if (message.type === 'abandon') abandon.abort(new TabreelError('internal', 'abandoned'));
+  else if (!started) {
+    started = true;
+    void run(message);
+  }
+});
+// whoever wants this recording is gone
+process.on('disconnect', () => abandon.abort(new TabreelError('worker_lost', 'The worker is gone')));
+// the worker decides what a signal to the whole group means
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
+report({ type: 'ready' });
+
+async function run({ job, attempt, secrets, settings }: Extract<ToRecorder, { type: 'start' }>): Promise<void> {
+  const log = createLog(settings.logLevel, (line) => process.stderr.write(`${line}\n`), { recording: job.recordingId, attempt });
+  const alive = setInterval(() => report({ type: 'alive' }), 1000);
+  const sink = createMediaSocketSink({ url: job.mediaUrl, credential: job.credential, attempt, ca: settings.mediaCa, log });
+  // a sink that fails before anybody listens must not end the process
+  sink.failed.catch(() => undefined);
+  await record({ job, attempt, secrets, settings, sink, log, report, stop: stop.signal, abandon: abandon.signal });
+  await sink[Symbol.asyncDispose]();
+  clearInterval(alive);
+  if (process.connected) process.disconnect();
+  process.exit(0);
+}
