@@ -1,0 +1,97 @@
+/** The HTTP application: every route, and no runtime. What differs between runtimes comes in as dependencies. */
+import type { Queue } from 'bullmq';
+import { Hono, type Context } from 'hono';
+import { bodyLimit } from 'hono/body-limit';
+import { methodNotAllowed } from 'hono/method-not-allowed';
+import { secureHeaders } from 'hono/secure-headers';
+import { TabreelError } from '../shared/errors.ts';
+import type { FinishJob, RecordingJob } from '../shared/job.ts';
+import type { Log } from '../shared/log.ts';
+import type { ExternalOrigin } from '../shared/origin.ts';
+import type { RecordingStore } from '../shared/recording-store.ts';
+import type { EdgeConfig } from './config.ts';
+import { docsRoutes } from './docs/routes.ts';
+import { healthRoutes } from './health.ts';
+import type { CloseName } from './ingest/connection.ts';
+import type { LiveParts } from './ingest/live.ts';
+import type { EdgeMetrics } from './metrics.ts';
+import { resolveOrigin, type Peer } from './origin/resolve.ts';
+import { methodProblem, problemResponse, toTabreelError } from './problem.ts';
+import { recordingRoutes } from './recordings/routes.ts';
+import type { Storage } from './storage/storage.ts';
+import type { Watch } from './watch.ts';
+
+export type AppConfig = Pick<
+  EdgeConfig,
+  'publicUrl' | 'mediaUrl' | 'trust' | 'allowInsecureWs' | 'secretsKeys' | 'maxDuration' | 'webrtc'
+> & { tokenSecrets: readonly string[] };
+
+export type AppDeps = {
+  config: AppConfig;
+  log: Log;
+  store: RecordingStore;
+  recordQueue: Queue<RecordingJob>;
+  finishQueue: Queue<FinishJob>;
+  /** Null where this deployment takes no media. */
+  storage: Storage | null;
+  live: LiveParts | null;
+  watch: Watch;
+  metrics: EdgeMetrics;
+  /** Rejects within two seconds where Redis is away. */
+  ping(): Promise<void>;
+  peerOf(context: Context): Peer;
+  /** Ends the media socket that this process holds for the recording, if it holds one. */
+  endMedia(id: string, name: CloseName, reason: string): void;
+  /** Aborts when the process begins to leave: streams end, so that clients go elsewhere. */
+  closing: AbortSignal;
+  /** Mounted at /dashboard. */
+  dashboard: Hono | null;
+  now(): number;
+};
+
+export type AppEnv = { Variables: { origin: () => ExternalOrigin } };
+
+const MAX_BODY_BYTES = 256 * 1024;
+
+export function createApp(deps: AppDeps): Hono<AppEnv> {
+  const { config, log, metrics } = deps;
+  const app = new Hono<AppEnv>();
+
+  app.onError((thrown, c) => {
+    const error = toTabreelError(thrown);
+    if (error.code === 'internal') log.error('request failed', { method: c.req.method, path: c.req.path, error: thrown });
+    else if (error.code === 'redis_unavailable') log.warn('Redis is away', { path: c.req.path, error: error.cause });
+    return problemResponse(error);
+  });
+  app.notFound((c) => problemResponse(new TabreelError('not_found', `there is nothing at ${c.req.path}`)));
+
+  app.use(metrics.middleware);
+  app.use(
+    secureHeaders({
+      // pages that need more say so themselves
+      contentSecurityPolicy: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },
+      // recordings are played by pages of other origins
+      crossOriginResourcePolicy: 'cross-origin',
+      // whether all of a host is https is for its operator to say
+      strictTransportSecurity: false,
+    }),
+  );
+  app.use(methodNotAllowed({ app, onMethodNotAllowed: (c, allowed) => methodProblem(c.req.method, allowed) }));
+  app.use(
+    bodyLimit({
+      maxSize: MAX_BODY_BYTES,
+      onError: () => problemResponse(new TabreelError('body_too_large', `the body may have ${MAX_BODY_BYTES} bytes`)),
+    }),
+  );
+  app.use((c, next) => {
+    // found only where it is asked for: a health check may come with headers that tell no origin
+    c.set('origin', () => resolveOrigin(c.req.raw.headers, deps.peerOf(c), config));
+    return next();
+  });
+
+  app.route('/', healthRoutes(deps));
+  app.route('/v1/recordings', recordingRoutes(deps));
+  app.route('/', docsRoutes(app));
+  if (deps.dashboard) app.route('/dashboard', deps.dashboard);
+  return app;
+}

@@ -1,0 +1,97 @@
+/** The settings of the edge and of the finaliser. Names and defaults: docs/configuration.md. */
+import { z } from 'zod';
+import { ConfigError, commonSettings, flag, list, readConfig, secrets, wholeNumber, type Environment } from '../shared/config.ts';
+import { MAX_DURATION_DEFAULT } from '../shared/recording.ts';
+import { parseTrust, type Trust } from './origin/trust.ts';
+
+const storageUrl = z.url({ protocol: /^file$/, error: 'must be a file:/// URL' });
+
+const edgeSettings = z.object({
+  ...commonSettings,
+  HOST: z.string().default('127.0.0.1'),
+  PORT: wholeNumber(0, 65_535).default(8080),
+  PUBLIC_URL: z.url({ protocol: /^https?$/, error: 'must be an http:// or https:// URL' }).optional(),
+  MEDIA_URL: z.url({ protocol: /^wss?$/, error: 'must be a ws:// or wss:// URL' }).optional(),
+  TRUSTED_PROXIES: list.default(['loopback', 'private']),
+  ALLOW_INSECURE_WS: flag.default(false),
+  TOKEN_SECRET: secrets.optional(),
+  SECRETS_KEY: secrets.optional(),
+  STORAGE_URL: storageUrl.optional(),
+  MAX_DURATION: wholeNumber(1, 604_800).default(MAX_DURATION_DEFAULT),
+  WEBRTC: z.enum(['proxied', 'direct'], { error: 'must be proxied or direct' }).default('proxied'),
+});
+
+export type EdgeConfig = {
+  redisUrl: string;
+  queuePrefix: string;
+  /** A loopback address: without API keys nothing else is listened on. */
+  host: string;
+  /** 0 for any free one. */
+  port: number;
+  /** Overrides the origin that requests tell. */
+  publicUrl: string | null;
+  /** Base of the media URLs (ws or wss) where the media goes to another deployment than this one. */
+  mediaUrl: string | null;
+  trust: Trust;
+  allowInsecureWs: boolean;
+  /** Signs credentials, the first; null for a random one of this process. */
+  tokenSecrets: readonly string[] | null;
+  /** Seals what callers give in confidence; null refuses it. */
+  secretsKeys: readonly string[] | null;
+  /** `file:///...`. */
+  storageUrl: string;
+  /** Seconds. */
+  maxDuration: number;
+  webrtc: 'proxied' | 'direct';
+};
+
+export type FinaliserConfig = Pick<EdgeConfig, 'redisUrl' | 'queuePrefix' | 'storageUrl'>;
+
+const loopbackHosts = /^(localhost|127(\.\d{1,3}){3}|::1|\[::1\])$/;
+
+const withoutSlash = (url: string | undefined): string | null => url?.replace(/\/+$/, '') ?? null;
+
+/**
+ * @param defaultStorageUrl where files go if STORAGE_URL is not set
+ * @throws {ConfigError} one line for each wrong variable
+ */
+export function readEdgeConfig(environment: Environment, defaultStorageUrl: string): EdgeConfig {
+  const settings = readConfig(edgeSettings, environment, ['TOKEN_SECRET', 'SECRETS_KEY']);
+  if (!loopbackHosts.test(settings.HOST)) {
+    throw new ConfigError(
+      `HOST=${JSON.stringify(settings.HOST)}: must be a loopback address (127.0.0.1, ::1, localhost): ` +
+        'there is no authentication yet, so nothing else may reach the API',
+    );
+  }
+  for (const name of ['PUBLIC_URL', 'MEDIA_URL'] as const) {
+    const url = settings[name] === undefined ? null : new URL(settings[name]);
+    if (url && (url.search !== '' || url.hash !== '' || url.username !== '')) {
+      throw new ConfigError(`${name}=${JSON.stringify(settings[name])}: must be scheme, host, port and path only`);
+    }
+  }
+  return {
+    redisUrl: settings.REDIS_URL,
+    queuePrefix: settings.QUEUE_PREFIX,
+    host: settings.HOST,
+    port: settings.PORT,
+    publicUrl: withoutSlash(settings.PUBLIC_URL),
+    mediaUrl: withoutSlash(settings.MEDIA_URL),
+    trust: parseTrust(settings.TRUSTED_PROXIES),
+    allowInsecureWs: settings.ALLOW_INSECURE_WS,
+    tokenSecrets: settings.TOKEN_SECRET ?? null,
+    secretsKeys: settings.SECRETS_KEY ?? null,
+    storageUrl: settings.STORAGE_URL ?? defaultStorageUrl,
+    maxDuration: settings.MAX_DURATION,
+    webrtc: settings.WEBRTC,
+  };
+}
+
+/** @throws {ConfigError} one line for each wrong variable */
+export function readFinaliserConfig(environment: Environment, defaultStorageUrl: string): FinaliserConfig {
+  const settings = readConfig(z.object({ ...commonSettings, STORAGE_URL: storageUrl.optional() }), environment);
+  return {
+    redisUrl: settings.REDIS_URL,
+    queuePrefix: settings.QUEUE_PREFIX,
+    storageUrl: settings.STORAGE_URL ?? defaultStorageUrl,
+  };
+}

@@ -1,0 +1,191 @@
+/** What openapi.json says of each route. */
+import type { describeRoute } from 'hono-openapi';
+import { resolver } from 'hono-openapi';
+import { z } from 'zod';
+import { manifest } from '../finish/manifest.ts';
+import { problem } from '../problem.ts';
+import { recording, recordingRequest, recordingStates } from '../../shared/recording.ts';
+
+type Description = Parameters<typeof describeRoute>[0];
+type Responses = NonNullable<Description['responses']>;
+
+const problemContent = { 'application/problem+json': { schema: resolver(problem) } };
+const texts: Readonly<Record<number, string>> = {
+  304: 'Not modified',
+  400: 'The request is not valid',
+  401: 'The token is not valid',
+  404: 'There is no such recording, or the file is not there yet',
+  409: 'The Idempotency-Key was used with another body',
+  410: 'The live stream is over: fetch the file',
+  413: 'The body is too large',
+  415: 'The body is not application/json',
+  416: 'The range lies outside the file',
+  503: 'Redis is out of reach; try again',
+  507: 'The storage is full',
+};
+const problems = (...statuses: number[]): Responses =>
+  Object.fromEntries(statuses.map((status) => [status, { description: texts[status] ?? '', content: problemContent }]));
+
+const json = (description: string, schema: z.ZodType, headers?: Record<string, { description: string; schema: { type: 'string' } }>) => ({
+  description,
+  content: { 'application/json': { schema: resolver(schema) } },
+  ...(headers === undefined ? {} : { headers }),
+});
+const binary = (description: string, type: string) => ({
+  description,
+  content: { [type]: { schema: { type: 'string' as const, format: 'binary' } } },
+});
+const text = (description: string, type: string) => ({ description, content: { [type]: { schema: { type: 'string' as const } } } });
+
+const id = {
+  in: 'path' as const,
+  name: 'id',
+  required: true,
+  description: "The recording's id",
+  schema: { type: 'string' as const, example: 'rec_01jd0000000000000000000000' },
+};
+const token = {
+  in: 'query' as const,
+  name: 'token',
+  description: "Read-only credential of the recording, as it stands in the recording's links",
+  schema: { type: 'string' as const },
+};
+const header = (name: string, description: string) => ({ in: 'header' as const, name, description, schema: { type: 'string' as const } });
+const range = header('Range', 'One range of bytes');
+const tags = ['recordings'];
+const fileTags = ['files'];
+
+export const createDescription: Description = {
+  tags,
+  summary: 'Record a web page',
+  operationId: 'createRecording',
+  parameters: [header('Idempotency-Key', 'The same key and body answer the same recording for a day')],
+  requestBody: { required: true, content: { 'application/json': { schema: resolver(recordingRequest, { io: 'input' }) } } },
+  responses: {
+    200: json('The recording that this Idempotency-Key made before', recording),
+    202: json('The recording, queued', recording, { Location: { description: 'Its URL', schema: { type: 'string' } } }),
+    ...problems(400, 409, 413, 415, 503, 507),
+  },
+};
+
+export const listDescription: Description = {
+  tags,
+  summary: 'List recordings, newest first',
+  operationId: 'listRecordings',
+  parameters: [
+    { in: 'query', name: 'state', description: 'Only those in this state', schema: { type: 'string', enum: [...recordingStates] } },
+    { in: 'query', name: 'limit', schema: { type: 'integer', minimum: 1, maximum: 100, default: 20 } },
+    { in: 'query', name: 'cursor', description: '`cursor` of the page before', schema: { type: 'string' } },
+  ],
+  responses: {
+    200: json('A page; the next one begins at `cursor`, which is null on the last', z.object({ recordings: z.array(recording), cursor: z.string().nullable() })),
+    ...problems(400, 503),
+  },
+};
+
+export const getDescription: Description = {
+  tags,
+  summary: 'A recording',
+  operationId: 'getRecording',
+  parameters: [id],
+  responses: { 200: json('The recording', recording), ...problems(404, 503) },
+};
+
+export const stopDescription: Description = {
+  tags,
+  summary: 'End a recording; a queued one is canceled',
+  description: 'Idempotent. What was recorded is finished into its file, which takes a moment.',
+  operationId: 'stopRecording',
+  parameters: [id],
+  responses: { 200: json('The recording', recording), ...problems(404, 503) },
+};
+
+export const deleteDescription: Description = {
+  tags,
+  summary: 'End a recording and remove its files',
+  operationId: 'deleteRecording',
+  parameters: [id],
+  responses: { 204: { description: 'Gone, from now on for every route' }, ...problems(404, 503) },
+};
+
+export const eventsDescription: Description = {
+  tags,
+  summary: 'Server-sent events: state, stats, log',
+  description: 'Resumable by Last-Event-ID. Ends after the event of the end state; 204 where nothing is left to say.',
+  operationId: 'recordingEvents',
+  parameters: [id, token, header('Last-Event-ID', 'The last event that was seen')],
+  responses: { 200: text('The events', 'text/event-stream'), 204: { description: 'The recording is over and all was seen' }, ...problems(401, 404, 503) },
+};
+
+export const playlistDescription: Description = {
+  tags: fileTags,
+  summary: 'Live HLS playlist, playable while recording',
+  operationId: 'livePlaylist',
+  parameters: [id, token],
+  responses: { 200: text('The playlist', 'application/vnd.apple.mpegurl'), ...problems(401, 404, 410, 503) },
+};
+
+export const segmentDescription: Description = {
+  tags: fileTags,
+  summary: 'A segment of the live stream',
+  operationId: 'liveSegment',
+  parameters: [id, { in: 'path', name: 'name', required: true, schema: { type: 'string' } }, token],
+  responses: {
+    200: binary('The segment (CMAF)', 'video/iso.segment'),
+    206: binary('The range of it', 'video/iso.segment'),
+    ...problems(401, 404, 416, 503),
+  },
+};
+
+export const fileDescription: Description = {
+  tags: fileTags,
+  summary: 'The recording as one MP4 file',
+  operationId: 'recordingFile',
+  parameters: [id, token, range],
+  responses: {
+    200: binary('The file', 'video/mp4'),
+    206: binary('The range of it', 'video/mp4'),
+    304: { description: 'Not modified' },
+    ...problems(401, 404, 416, 503),
+  },
+};
+
+export const thumbnailDescription: Description = {
+  tags: fileTags,
+  summary: 'A picture of the recording, also while recording',
+  operationId: 'recordingThumbnail',
+  parameters: [id, token],
+  responses: { 200: binary('The picture', 'image/jpeg'), ...problems(401, 404, 503) },
+};
+
+export const manifestDescription: Description = {
+  tags: fileTags,
+  summary: 'Sizes and checksums of the files',
+  operationId: 'recordingManifest',
+  parameters: [id, token],
+  responses: { 200: json('The manifest', manifest), ...problems(401, 404, 503) },
+};
+
+const check = z.object({ ok: z.boolean(), detail: z.string().optional() });
+const readiness = z.object({ status: z.enum(['ready', 'not ready']), checks: z.record(z.string(), check) });
+
+export const healthDescription: Description = {
+  tags: ['operation'],
+  summary: 'Whether the process lives',
+  operationId: 'health',
+  responses: { 200: json('It does', z.object({ status: z.literal('ok') })) },
+};
+
+export const readyDescription: Description = {
+  tags: ['operation'],
+  summary: 'Whether Redis answers and the storage takes files',
+  operationId: 'ready',
+  responses: { 200: json('Both', readiness), 503: json('Not both', readiness) },
+};
+
+export const metricsDescription: Description = {
+  tags: ['operation'],
+  summary: 'Metrics for Prometheus',
+  operationId: 'metrics',
+  responses: { 200: text('Exposition format 0.0.4', 'text/plain') },
+};

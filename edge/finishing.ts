@@ -1,0 +1,78 @@
+/** The finaliser: takes finish jobs from its queue, one at a time. Reads from the storage, never from the edge. */
+import { Worker, type Job } from 'bullmq';
+import { finishJob, newFinishJob, type FinishJob } from '../shared/job.ts';
+import type { Log } from '../shared/log.ts';
+import { FINISH_QUEUE, createFinishQueue, finishJobOptions, patientRedis } from '../shared/queue.ts';
+import { createRecordingStore } from '../shared/recording-store.ts';
+import type { FinaliserConfig } from './config.ts';
+import { finishRecording, giveUp, removeRecording, sweepParts } from './finish/finish.ts';
+import { openStorage } from './storage/open.ts';
+import type { Storage } from './storage/storage.ts';
+
+/** Viewers of the live stream may see it to its end. */
+const SWEEP_DELAY_MS = 10 * 60_000;
+/** Joining is reading and writing in turns, so two overlap well; more would compete with the ingest for the disk. */
+const CONCURRENCY = 2;
+/** A backstop only: the lock is renewed while the job runs. */
+const LOCK_MS = 60_000;
+
+/**
+ * Waits for Redis as long as it takes.
+ *
+ * @param config from readFinaliserConfig, or made by hand
+ * @param options.storage instead of what config.storageUrl names
+ * @returns closed with `await using` or its Symbol.asyncDispose, which breaks off what runs; it is done again elsewhere
+ */
+export async function startFinaliser(config: FinaliserConfig, log: Log, options: { storage?: Storage } = {}): Promise<AsyncDisposable> {
+  const trouble = (error: Error) => log.warn('no connection to Redis', { error });
+  const redis = patientRedis(config.redisUrl, trouble);
+  const blocking = patientRedis(config.redisUrl, trouble);
+  const store = createRecordingStore(redis, config.queuePrefix);
+  const queue = createFinishQueue(redis, config.queuePrefix, trouble);
+  const storage = options.storage ?? openStorage(config.storageUrl);
+  const deps = { store, storage, log };
+  const leaving = new AbortController();
+
+  const run = async (job: Job<FinishJob>): Promise<void> => {
+    const { recordingId: id, action } = finishJob.parse(job.data);
+    if (action === 'remove') return removeRecording(deps, id);
+    if (action === 'sweep') return sweepParts(deps, id);
+    if (await finishRecording(deps, id, leaving.signal)) {
+      await queue.add('sweep', newFinishJob(id, 'sweep'), finishJobOptions(id, 'sweep', SWEEP_DELAY_MS));
+    }
+  };
+
+  const worker = new Worker<FinishJob>(FINISH_QUEUE, run, {
+    connection: blocking,
+    prefix: config.queuePrefix,
+    concurrency: CONCURRENCY,
+    lockDuration: LOCK_MS,
+    // a process that dies is no fault of the recording
+    maxStalledCount: 10,
+  });
+  worker.on('error', trouble);
+  worker.on('failed', (job, error) => {
+    if (job === undefined) return;
+    const { recordingId: id, action } = job.data;
+    const last = job.attemptsMade >= (job.opts.attempts ?? 1);
+    log.warn('finish job failed', { recording: id, action, attempt: job.attemptsMade, last, error });
+    if (last && action === 'finish') giveUp(deps, id, error).catch((cause: unknown) => log.error('a recording stays in finishing', { recording: id, error: cause }));
+  });
+  log.info('finaliser runs');
+
+  let closed: Promise<void> | null = null;
+  async function close() {
+    leaving.abort(new Error('the finaliser is leaving'));
+    await worker.close();
+    await queue.close();
+    blocking.disconnect();
+    redis.disconnect();
+    log.info('finaliser closed');
+  }
+  return {
+    async [Symbol.asyncDispose]() {
+      closed ??= close();
+      await closed;
+    },
+  };
+}

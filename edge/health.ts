@@ -1,0 +1,69 @@
+/** Whether the process lives, whether it can serve, and what it counts. */
+import { Hono } from 'hono';
+import { describeRoute } from 'hono-openapi';
+import type { AppDeps, AppEnv } from './app.ts';
+import { healthDescription, metricsDescription, readyDescription } from './docs/descriptions.ts';
+import { metricText } from './metrics.ts';
+import { MIN_FREE_BYTES } from './storage/storage.ts';
+
+type Check = { ok: boolean; detail?: string };
+
+export function healthRoutes({ store, storage, metrics, ping, recordQueue, finishQueue, closing, log }: AppDeps): Hono<AppEnv> {
+  const app = new Hono<AppEnv>();
+
+  app.get('/healthz', describeRoute(healthDescription), (c) => c.json({ status: 'ok' }, 200, { 'Cache-Control': 'no-store' }));
+
+  app.get('/readyz', describeRoute(readyDescription), async (c) => {
+    const [redis, disk] = await Promise.all([checkRedis(), checkStorage()]);
+    const checks = { redis, storage: disk, ...(closing.aborted ? { process: { ok: false, detail: 'leaving' } } : {}) };
+    const ready = Object.values(checks).every(({ ok }) => ok);
+    return c.json({ status: ready ? 'ready' : 'not ready', checks }, ready ? 200 : 503, { 'Cache-Control': 'no-store' });
+  });
+
+  app.get('/metrics', describeRoute(metricsDescription), async (c) => {
+    let text = metrics.text();
+    // what Redis knows is missing while it is away; what this process counts is not
+    try {
+      const counts = Object.entries(await store.counts());
+      text += metricText('tabreel_recordings', 'gauge', 'Recordings in each state.', counts.map(([state, value]) => ({ labels: { state }, value })));
+      // queues have the same metrics: only samples may be repeated, not their heads
+      const queues = await Promise.all([recordQueue.exportPrometheusMetrics(), finishQueue.exportPrometheusMetrics()]);
+      text += [...new Set(queues.flatMap((part) => part.split('\n')).filter((line) => line !== ''))].sort(byMetric).join('\n') + '\n';
+    } catch (error) {
+      log.debug('metrics without Redis', { error });
+    }
+    return c.body(text, 200, { 'Content-Type': 'text/plain; version=0.0.4; charset=utf-8', 'Cache-Control': 'no-store' });
+  });
+
+  async function checkRedis(): Promise<Check> {
+    try {
+      await ping();
+      return { ok: true };
+    } catch {
+      return { ok: false, detail: 'does not answer' };
+    }
+  }
+
+  async function checkStorage(): Promise<Check> {
+    if (!storage) return { ok: true, detail: 'none: media goes to another deployment' };
+    try {
+      const { freeBytes } = await storage.check();
+      if (freeBytes === null || freeBytes >= MIN_FREE_BYTES) return { ok: true };
+      return { ok: false, detail: `${Math.floor(freeBytes / 2 ** 20)} MiB free, ${MIN_FREE_BYTES / 2 ** 20} needed` };
+    } catch (error) {
+      log.error('the storage is not writable', { error });
+      return { ok: false, detail: 'not writable' };
+    }
+  }
+
+  return app;
+}
+
+/** A metric's HELP and TYPE before its samples, metrics together. */
+function byMetric(a: string, b: string): number {
+  const key = (line: string) => {
+    const [, comment, name] = /^(?:# (HELP|TYPE) )?([A-Za-z0-9_:]+)/.exec(line) ?? [];
+    return `${name} ${comment === 'HELP' ? 0 : comment === 'TYPE' ? 1 : 2}`;
+  };
+  return key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0;
+}

@@ -1,0 +1,48 @@
+/** The live HLS playlist (RFC 8216, version 7) of the parts that are stored. */
+import type { StoredPart } from '../storage/part-names.ts';
+
+/** Seconds; players wait three of them behind the live edge. It may only grow where a segment is longer. */
+const MIN_TARGET_DURATION = 2;
+
+/**
+ * Null before the first segment.
+ *
+ * @param options.over nothing will follow
+ * @param options.query appended to each URI, with its question mark, or empty
+ */
+export function renderPlaylist(parts: readonly StoredPart[], options: { over: boolean; query: string }): string | null {
+  const lines: string[] = [];
+  let map: StoredPart | null = null;
+  let printed: StoredPart | null = null;
+  let target = MIN_TARGET_DURATION;
+  let over = options.over;
+  for (const part of parts) {
+    if (part.type === 'init') map = part;
+    over = options.over || part.type === 'end';
+    // what has no header of its own attempt can't be decoded
+    if (part.type !== 'segment' || map === null || map.attempt !== part.attempt) continue;
+    if (printed !== map) {
+      if (printed !== null) lines.push('#EXT-X-DISCONTINUITY');
+      lines.push(`#EXT-X-MAP:URI="${uri(map, options.query)}"`);
+      printed = map;
+    }
+    const seconds = part.duration / 1e6;
+    target = Math.max(target, Math.round(seconds));
+    lines.push(`#EXTINF:${seconds.toFixed(6)},`, uri(part, options.query));
+  }
+  if (lines.length === 0) return null;
+  return [
+    '#EXTM3U',
+    '#EXT-X-VERSION:7',
+    `#EXT-X-TARGETDURATION:${target}`,
+    '#EXT-X-MEDIA-SEQUENCE:0',
+    '#EXT-X-PLAYLIST-TYPE:EVENT',
+    '#EXT-X-INDEPENDENT-SEGMENTS',
+    ...lines,
+    ...(over ? ['#EXT-X-ENDLIST'] : []),
+    '',
+  ].join('\n');
+}
+
+/** Relative to the playlist, so that it holds behind every prefix and proxy. */
+const uri = (part: StoredPart, query: string): string => `live/${part.name}${query}`;

@@ -1,0 +1,59 @@
+/** Errors as `application/problem+json` (RFC 9457). */
+import { z } from 'zod';
+import { TabreelError, errorKinds } from '../shared/errors.ts';
+
+export const problem = z.object({
+  type: z.string().describe('about:blank: `code` tells the kind'),
+  title: z.string(),
+  status: z.int(),
+  detail: z.string(),
+  code: z.string(),
+  blame: z.enum(['caller', 'target', 'service']),
+  retryable: z.boolean().describe('whether the same request may succeed later'),
+  errors: z.array(z.object({ path: z.string(), message: z.string() })).optional(),
+});
+export type Problem = z.infer<typeof problem>;
+
+const answer = (body: Problem, headers: Record<string, string>): Response =>
+  Response.json(body, {
+    status: body.status,
+    headers: { 'content-type': 'application/problem+json', 'cache-control': 'no-store', ...headers },
+  });
+
+export function problemResponse(error: TabreelError, headers: Record<string, string> = {}): Response {
+  const { blame, retryable, status = 500, title } = error.kind;
+  const body: Problem = { type: 'about:blank', title, status, detail: error.message, code: error.code, blame, retryable };
+  if (error.issues.length > 0) body.errors = [...error.issues];
+  return answer(body, error.code === 'redis_unavailable' ? { 'retry-after': '1', ...headers } : headers);
+}
+
+/** 405 has no error code of a recording: it is the path that is right and the method that is not. */
+export function methodProblem(method: string, allowed: readonly string[]): Response {
+  const { blame, retryable } = errorKinds.not_found;
+  return answer(
+    {
+      type: 'about:blank',
+      title: 'The method is not allowed here',
+      status: 405,
+      detail: `${method} is not one of ${allowed.join(', ')}`,
+      code: 'method_not_allowed',
+      blame,
+      retryable,
+    },
+    { allow: allowed.join(', ') },
+  );
+}
+
+/** Names of what ioredis and the sockets under it throw while Redis can't be reached, or is not itself yet. */
+const redisAway =
+  /ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|Connection is closed|Command timed out|connect ETIMEDOUT|max retries per request|Stream isn't writeable|^(LOADING|MASTERDOWN|READONLY|CLUSTERDOWN|BUSY|OOM|MISCONF|NOAUTH|WRONGPASS|TRYAGAIN) /i;
+
+/** Whatever a handler threw: an error of ours as it is, one of Redis as `redis_unavailable`, another as `internal`. */
+export function toTabreelError(error: unknown): TabreelError {
+  if (error instanceof TabreelError) return error;
+  const { name = '', message = '', code = '' } = (error ?? {}) as { name?: string; message?: string; code?: string };
+  if (name === 'MaxRetriesPerRequestError' || name === 'AbortError' || redisAway.test(message) || redisAway.test(code)) {
+    return new TabreelError('redis_unavailable', 'Redis does not answer; try again shortly', { cause: error });
+  }
+  return new TabreelError('internal', 'the request failed for a reason that is in the log', { cause: error });
+}

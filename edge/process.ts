@@ -1,0 +1,37 @@
+/** What the edge's entry files share: log to stdout, run until a signal, leave in order. */
+import { pathToFileURL } from 'node:url';
+import { resolve } from 'node:path';
+import { ConfigError, type Environment } from '../shared/config.ts';
+import { createLog, logLevels, type Log, type LogLevel } from '../shared/log.ts';
+
+/** What entry files hand in of `process`. */
+type Process = {
+  env: Environment;
+  stdout: { write(text: string): unknown };
+  stderr: { write(text: string): unknown };
+  once(event: 'SIGTERM' | 'SIGINT', listener: () => void): unknown;
+  exit(code: number): never;
+};
+
+/** Files go below the working directory where nothing else is said. */
+export const defaultStorageUrl = (): string => pathToFileURL(resolve('recordings')).href;
+
+/** Starts, waits for SIGTERM or SIGINT, closes, and exits 0; 1 where it can't start, with one line that says why. */
+export async function runUntilSignal(self: Process, start: (environment: Environment, log: Log) => Promise<AsyncDisposable>): Promise<void> {
+  const level = self.env['LOG_LEVEL'] ?? 'info';
+  const log = createLog(logLevels.includes(level as LogLevel) ? (level as LogLevel) : 'info', (line) => self.stdout.write(`${line}\n`));
+  const signal = new Promise<void>((resolved) => {
+    self.once('SIGTERM', resolved);
+    self.once('SIGINT', resolved);
+  });
+  try {
+    const running = await start(self.env, log);
+    await signal;
+    await running[Symbol.asyncDispose]();
+  } catch (error) {
+    if (error instanceof ConfigError) self.stderr.write(`${error.message}\n`);
+    else log.error('the process failed', { error });
+    self.exit(1);
+  }
+  self.exit(0);
+}

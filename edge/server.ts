@@ -1,0 +1,136 @@
+/** The edge on Node: HTTP, the media sockets and what they need, made from one config. */
+import { createServer, type IncomingMessage } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { randomBytes } from 'node:crypto';
+import { getRequestListener, type HttpBindings } from '@hono/node-server';
+import type { Log } from '../shared/log.ts';
+import { createFinishQueue, createRecordQueue, failFastRedis, patientRedis } from '../shared/queue.ts';
+import { createRecordingStore } from '../shared/recording-store.ts';
+import { createApp } from './app.ts';
+import type { EdgeConfig } from './config.ts';
+import { createDashboard } from './dashboard.ts';
+import { createIngest } from './ingest/ingest.ts';
+import { createLiveParts } from './ingest/live.ts';
+import { handleUpgrades } from './ingest/upgrade.ts';
+import { createMetrics } from './metrics.ts';
+import { openStorage } from './storage/open.ts';
+import type { Storage } from './storage/storage.ts';
+import { createWatch } from './watch.ts';
+
+/** Milliseconds that requests have to end when the process leaves. */
+const DRAIN_MS = 5000;
+
+export type Edge = AsyncDisposable & {
+  /** `http://127.0.0.1:8080`, where it listens. */
+  readonly url: string;
+};
+
+/**
+ * Listens once it resolves. Redis may be away: requests then answer 503 until it is there.
+ *
+ * @param config from readEdgeConfig, or made by hand
+ * @param options.storage instead of what config.storageUrl names
+ * @returns closed with `await using` or its Symbol.asyncDispose: ends streams and sockets, then the server
+ * @throws {Error} where it can't listen (EADDRINUSE, EACCES)
+ */
+export async function startEdge(config: EdgeConfig, log: Log, options: { storage?: Storage } = {}): Promise<Edge> {
+  const tokenSecrets = config.tokenSecrets ?? [randomBytes(32).toString('hex')];
+  if (config.tokenSecrets === null) {
+    log.warn('TOKEN_SECRET is not set: links and queued jobs of this process end with it');
+  }
+  const redisTrouble = quietly(log);
+  const redis = failFastRedis(config.redisUrl, redisTrouble);
+  const subscriber = patientRedis(config.redisUrl, redisTrouble);
+  const store = createRecordingStore(redis, config.queuePrefix);
+  const recordQueue = createRecordQueue(redis, config.queuePrefix, redisTrouble);
+  const finishQueue = createFinishQueue(redis, config.queuePrefix, redisTrouble);
+  const watch = createWatch(subscriber, store.channel);
+
+  const storage = options.storage ?? openStorage(config.storageUrl);
+  const live = createLiveParts(storage);
+  const closing = new AbortController();
+  const loopDelay = monitorEventLoopDelay({ resolution: 20 });
+  loopDelay.enable();
+  const metrics = createMetrics({
+    openSockets: () => ingest.openSockets(),
+    eventLoopDelay() {
+      const seconds = Math.max(0, loopDelay.percentile(99) / 1e9 - 0.02);
+      loopDelay.reset();
+      return seconds;
+    },
+  });
+  const ingest = createIngest({ log, store, storage, live, watch, tokenSecrets, onStored: metrics.stored });
+
+  const app = createApp({
+    config: { ...config, tokenSecrets },
+    log,
+    store,
+    recordQueue,
+    finishQueue,
+    storage,
+    live,
+    watch,
+    metrics,
+    async ping() {
+      await redis.ping();
+    },
+    peerOf: (c) => peerOf((c.env as HttpBindings).incoming),
+    endMedia: ingest.end,
+    closing: closing.signal,
+    dashboard: createDashboard([recordQueue, finishQueue]),
+    now: Date.now,
+  });
+
+  const server = createServer(getRequestListener(app.fetch));
+  const upgrades = handleUpgrades(server, ingest, log);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(config.port, config.host.replace(/^\[|\]$/g, ''), resolve);
+  });
+  const { address, port, family } = server.address() as AddressInfo;
+  const url = `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`;
+  log.info('edge listens', { url });
+
+  let closed: Promise<void> | null = null;
+  async function close() {
+    closing.abort();
+    const ended = new Promise((resolve) => server.close(resolve));
+    upgrades.refuse();
+    await ingest.close();
+    server.closeIdleConnections();
+    const force = setTimeout(() => {
+      upgrades.close();
+      server.closeAllConnections();
+    }, DRAIN_MS);
+    await ended;
+    clearTimeout(force);
+    loopDelay.disable();
+    await Promise.allSettled([recordQueue.close(), finishQueue.close()]);
+    subscriber.disconnect();
+    redis.disconnect();
+    log.info('edge closed');
+  }
+  return {
+    url,
+    async [Symbol.asyncDispose]() {
+      closed ??= close();
+      await closed;
+    },
+  };
+}
+
+const peerOf = ({ socket }: IncomingMessage) => ({
+  address: socket.remoteAddress ?? null,
+  encrypted: 'encrypted' in socket && socket.encrypted === true,
+});
+
+/** A client that can't connect says so several times a second: one line a minute is enough. */
+function quietly(log: Log): (error: Error) => void {
+  let last = 0;
+  return (error) => {
+    if (Date.now() - last < 60_000) return;
+    last = Date.now();
+    log.warn('no connection to Redis', { error });
+  };
+}

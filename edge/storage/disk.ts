@@ -1,0 +1,221 @@
+/** Storage in a directory. Durable means: the data, then the name that leads to it, were flushed to the disk. */
+import { mkdir, open, readdir, rename, rm, stat, statfs, unlink, type FileHandle } from 'node:fs/promises';
+import { dirname, join, relative, sep } from 'node:path';
+import { assertKey, assertPrefix, storageFull, type Storage, type StoredObject } from './storage.ts';
+
+/** Names of files that are being written: no key begins with a dot. */
+const TEMPORARY = '.new-';
+const READ_BYTES = 256 * 1024;
+
+const isMissing = (error: unknown): boolean => ['ENOENT', 'ENOTDIR'].includes((error as { code?: string }).code ?? '');
+const isFull = (error: unknown): boolean => ['ENOSPC', 'EDQUOT'].includes((error as { code?: string }).code ?? '');
+
+/** @param root directory; made where it is missing */
+export function diskStorage(root: string): Storage {
+  const pathOf = (key: string): string => {
+    assertKey(key);
+    return join(root, ...key.split('/'));
+  };
+  const temporaryIn = (directory: string): string => join(directory, `${TEMPORARY}${crypto.randomUUID()}`);
+
+  const freeBytes = async (): Promise<number> => {
+    await mkdir(root, { recursive: true });
+    const { bavail, bsize } = await statfs(root);
+    return bavail * bsize;
+  };
+
+  return {
+    async put(key, bytes) {
+      const path = pathOf(key);
+      await full(async () => {
+        await makeDirectory(dirname(path));
+        const temporary = temporaryIn(dirname(path));
+        try {
+          const file = await open(temporary, 'wx');
+          try {
+            await file.writeFile(bytes);
+            await file.datasync();
+          } finally {
+            await file.close();
+          }
+          await publish(temporary, path);
+        } catch (error) {
+          await rm(temporary, { force: true });
+          throw error;
+        }
+      });
+    },
+
+    async get(key, range) {
+      const file = await openOrNull(pathOf(key));
+      if (!file) return null;
+      try {
+        if (!range) return await file.readFile();
+        const bytes = new Uint8Array(range.end - range.start);
+        let filled = 0;
+        while (filled < bytes.length) {
+          const { bytesRead } = await file.read(bytes, filled, bytes.length - filled, range.start + filled);
+          if (bytesRead === 0) break;
+          filled += bytesRead;
+        }
+        return bytes.subarray(0, filled);
+      } finally {
+        await file.close();
+      }
+    },
+
+    async stream(key, range) {
+      const file = await openOrNull(pathOf(key));
+      if (!file) return null;
+      let position = range?.start ?? 0;
+      const end = range?.end ?? Number.POSITIVE_INFINITY;
+      return new ReadableStream<Uint8Array>(
+        {
+          async pull(controller) {
+            try {
+              const buffer = new Uint8Array(Math.min(READ_BYTES, end - position));
+              const { bytesRead } = buffer.length === 0 ? { bytesRead: 0 } : await file.read(buffer, 0, buffer.length, position);
+              position += bytesRead;
+              if (bytesRead > 0) return controller.enqueue(buffer.subarray(0, bytesRead));
+              await file.close();
+              return controller.close();
+            } catch (error) {
+              await file.close().catch(() => undefined);
+              throw error;
+            }
+          },
+          cancel: () => file.close(),
+        },
+        { highWaterMark: 1 },
+      );
+    },
+
+    async stat(key) {
+      try {
+        const found = await stat(pathOf(key));
+        return found.isFile() ? { bytes: found.size, modified: found.mtime } : null;
+      } catch (error) {
+        if (isMissing(error)) return null;
+        throw error;
+      }
+    },
+
+    async list(prefix) {
+      assertPrefix(prefix);
+      const directory = join(root, ...prefix.split('/'));
+      let entries;
+      try {
+        entries = await readdir(directory, { recursive: true, withFileTypes: true });
+      } catch (error) {
+        if (isMissing(error)) return [];
+        throw error;
+      }
+      const found: StoredObject[] = [];
+      for (const entry of entries) {
+        if (!entry.isFile() || entry.name.startsWith('.')) continue;
+        const path = join(entry.parentPath, entry.name);
+        const size = await stat(path).then((result) => result.size, () => null);
+        // gone between listing and stat: it was removed
+        if (size !== null) found.push({ key: relative(root, path).split(sep).join('/'), bytes: size });
+      }
+      return found.sort((a, b) => (a.key < b.key ? -1 : 1));
+    },
+
+    async remove(prefix) {
+      assertPrefix(prefix);
+      await rm(join(root, ...prefix.split('/')), { recursive: true, force: true });
+    },
+
+    async removeObject(key) {
+      await rm(pathOf(key), { force: true });
+    },
+
+    async create(key) {
+      const path = pathOf(key);
+      const temporary = temporaryIn(dirname(path));
+      const file = await full(async () => {
+        await makeDirectory(dirname(path));
+        return open(temporary, 'wx');
+      });
+      let closed = false;
+      const close = async () => {
+        if (!closed) await file.close();
+        closed = true;
+      };
+      return {
+        write: (position, bytes) =>
+          full(async () => {
+            for (let done = 0; done < bytes.length; ) {
+              done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
+            }
+          }),
+        commit: () =>
+          full(async () => {
+            await file.datasync();
+            await close();
+            await publish(temporary, path);
+          }),
+        async abort() {
+          await close();
+          await rm(temporary, { force: true });
+        },
+      };
+    },
+
+    async check() {
+      return full(async () => {
+        await mkdir(root, { recursive: true });
+        const probe = temporaryIn(root);
+        const file = await open(probe, 'wx');
+        try {
+          await file.writeFile('.');
+        } finally {
+          await file.close();
+          await unlink(probe);
+        }
+        return { freeBytes: await freeBytes() };
+      });
+    },
+
+    freeBytes,
+  };
+}
+
+/** The name leads to the data only once the directory itself is on the disk. */
+async function publish(temporary: string, path: string): Promise<void> {
+  await rename(temporary, path);
+  await syncDirectory(dirname(path));
+}
+
+async function makeDirectory(path: string): Promise<void> {
+  const first = await mkdir(path, { recursive: true });
+  if (first === undefined) return;
+  for (let at = path; at.length >= first.length; at = dirname(at)) await syncDirectory(dirname(at));
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, 'r');
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}
+
+async function openOrNull(path: string): Promise<FileHandle | null> {
+  try {
+    return await open(path, 'r');
+  } catch (error) {
+    if (isMissing(error)) return null;
+    throw error;
+  }
+}
+
+async function full<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (isFull(error)) throw storageFull(error);
+    throw error;
+  }
+}

@@ -1,0 +1,65 @@
+/**
+ * Where recordings rest. Keys are slash paths (`rec_.../parts/...`). An object appears whole or not at all, and is durable
+ * once the call that wrote it returns; nothing is renamed or appended to, so that an object store can stand behind it.
+ */
+import { TabreelError } from '../../shared/errors.ts';
+
+export type StoredObject = { key: string; bytes: number };
+
+/** Bytes `start` to `end`, `end` excluded. */
+export type ByteRange = { start: number; end: number };
+
+/** A new object that is written piece by piece. */
+export type Upload = {
+  /**
+   * Pieces come in ascending order, but that a hole left at the beginning may be filled last, and bytes in it written
+   * again: an MP4's header is known only at its end.
+   */
+  write(position: number, bytes: Uint8Array): Promise<void>;
+  /** The object is there, durably. */
+  commit(): Promise<void>;
+  /** Nothing stays of it. Harmless after commit. */
+  abort(): Promise<void>;
+};
+
+/** Every method throws `TabreelError` `storage_full` where no space is left, and the storage's own error otherwise. */
+export type Storage = {
+  /** Replaces what is there. */
+  put(key: string, bytes: Uint8Array): Promise<void>;
+  /** Null where there is no such object. */
+  get(key: string, range?: ByteRange): Promise<Uint8Array | null>;
+  /** Null where there is no such object. The stream holds resources until it ends or is cancelled. */
+  stream(key: string, range?: ByteRange): Promise<ReadableStream<Uint8Array> | null>;
+  stat(key: string): Promise<{ bytes: number; modified: Date } | null>;
+  /** Everything below a prefix that ends in a slash, sorted by key. */
+  list(prefix: string): Promise<StoredObject[]>;
+  /** Removes everything below a prefix that ends in a slash; nothing there is no error. */
+  remove(prefix: string): Promise<void>;
+  removeObject(key: string): Promise<void>;
+  create(key: string): Promise<Upload>;
+  /** Writes and removes a little; tells the bytes that are free, null for unlimited. */
+  check(): Promise<{ freeBytes: number | null }>;
+  /** Bytes that are free, null for unlimited. Cheap enough for every request. */
+  freeBytes(): Promise<number | null>;
+};
+
+/** Below this no recording is begun: the running ones need what is left. */
+export const MIN_FREE_BYTES = 512 * 1024 * 1024;
+
+const segmentPattern = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}$/;
+
+/** @throws {TypeError} where a key could mean anything but an object below the root: every segment is a plain name */
+export function assertKey(key: string): void {
+  if (key.length > 1000 || key.split('/').some((segment) => !segmentPattern.test(segment))) {
+    throw new TypeError(`storage: ${JSON.stringify(key)} is not a key`);
+  }
+}
+
+/** @throws {TypeError} where it is not a key followed by a slash */
+export function assertPrefix(prefix: string): void {
+  if (!prefix.endsWith('/')) throw new TypeError(`storage: the prefix ${JSON.stringify(prefix)} does not end in a slash`);
+  assertKey(prefix.slice(0, -1));
+}
+
+export const storageFull = (cause?: unknown): TabreelError =>
+  new TabreelError('storage_full', 'the storage has no space left for recordings', { cause });

@@ -1,0 +1,190 @@
+/** An edge and its helpers on loopback, and a worker that only pretends. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { WebSocket } from 'ws';
+import type { EdgeConfig } from '../../edge/config.ts';
+import { parseTrust } from '../../edge/origin/trust.ts';
+import { startEdge } from '../../edge/server.ts';
+import { startFinaliser } from '../../edge/finishing.ts';
+import type { Storage } from '../../edge/storage/storage.ts';
+import { newFinishJob } from '../../shared/job.ts';
+import { createLog, type Log } from '../../shared/log.ts';
+import { ATTEMPT_HEADER, MEDIA_SUBPROTOCOL, encodePart, ingestMessage, type IngestMessage } from '../../shared/media-protocol.ts';
+import { createFinishQueue, createRecordQueue, failFastRedis, finishJobOptions } from '../../shared/queue.ts';
+import { createRecordingStore } from '../../shared/recording-store.ts';
+import { recording, type Recording } from '../../shared/recording.ts';
+import type { CmafPart } from './cmaf.ts';
+
+export type TestEdge = AsyncDisposable & {
+  url: string;
+  directory: string;
+  config: EdgeConfig;
+  logs: string[];
+  log: Log;
+  /** JSON from a path, with its status. */
+  api(path: string, init?: RequestInit): Promise<{ status: number; body: any; headers: Headers }>;
+  post(body: unknown, headers?: Record<string, string>): Promise<{ status: number; body: any; headers: Headers }>;
+  create(body?: Record<string, unknown>): Promise<Recording>;
+  get(id: string): Promise<Recording>;
+  /** What a worker's parent process does with the record and the queues. */
+  control: ReturnType<typeof controlOf>;
+  finaliser(): Promise<AsyncDisposable>;
+};
+
+export async function testEdge(redisUrl: string, overrides: Partial<EdgeConfig> = {}, options: { storage?: Storage } = {}): Promise<TestEdge> {
+  const directory = mkdtempSync(join(tmpdir(), 'tabreel-edge-'));
+  const config: EdgeConfig = {
+    redisUrl,
+    queuePrefix: `t${crypto.randomUUID().slice(0, 8)}`,
+    host: '127.0.0.1',
+    port: 0,
+    publicUrl: null,
+    mediaUrl: null,
+    trust: parseTrust(['loopback', 'private']),
+    allowInsecureWs: false,
+    tokenSecrets: ['test-token-secret-0123456789'],
+    secretsKeys: null,
+    storageUrl: pathToFileURL(directory).href,
+    maxDuration: 14_400,
+    webrtc: 'proxied',
+    ...overrides,
+  };
+  const logs: string[] = [];
+  const log = createLog('debug', (line) => logs.push(line));
+  const edge = await startEdge(config, log, options);
+  const control = controlOf(config);
+  const api: TestEdge['api'] = async (path, init = {}) => {
+    const response = await fetch(path.startsWith('http') ? path : `${edge.url}${path}`, init);
+    const text = await response.text();
+    const body: unknown = /json/.test(response.headers.get('content-type') ?? '') ? JSON.parse(text) : text;
+    return { status: response.status, body, headers: response.headers };
+  };
+  const post: TestEdge['post'] = (body, headers = {}) =>
+    api('/v1/recordings', { method: 'POST', body: typeof body === 'string' ? body : JSON.stringify(body), headers: { 'content-type': 'application/json', ...headers } });
+  return {
+    url: edge.url,
+    directory,
+    config,
+    logs,
+    log,
+    api,
+    post,
+    control,
+    async create(body = {}) {
+      const { status, body: answer } = await post({ url: 'https://example.com/page?key=1', ...body });
+      if (status !== 202) throw new Error(`create answered ${status}: ${JSON.stringify(answer)}`);
+      return recording.parse(answer);
+    },
+    async get(id) {
+      return recording.parse((await api(`/v1/recordings/${id}`)).body);
+    },
+    finaliser: () => startFinaliser(config, log, options),
+    async [Symbol.asyncDispose]() {
+      await edge[Symbol.asyncDispose]();
+      await control.close();
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+function controlOf(config: EdgeConfig) {
+  const redis = failFastRedis(config.redisUrl, () => undefined);
+  const store = createRecordingStore(redis, config.queuePrefix);
+  const recordQueue = createRecordQueue(redis, config.queuePrefix, () => undefined);
+  const finishQueue = createFinishQueue(redis, config.queuePrefix, () => undefined);
+  return {
+    redis,
+    store,
+    recordQueue,
+    finishQueue,
+    /** starting, then recording. @returns the attempt */
+    async run(id: string): Promise<number> {
+      const attempt = await store.claim(id);
+      if (attempt === null) throw new Error('the recording is not to be run');
+      await store.change(id, { from: ['starting'], to: 'recording', attempt, engine: 'tab', startedAt: Date.now() });
+      return attempt;
+    },
+    async finish(id: string): Promise<void> {
+      await store.change(id, { from: ['starting', 'recording', 'paused'], to: 'finishing' });
+      await finishQueue.add('finish', newFinishJob(id, 'finish'), finishJobOptions(id, 'finish'));
+    },
+    async credential(id: string): Promise<string> {
+      return (await store.get(id))?.job.credential ?? '';
+    },
+    async close() {
+      await Promise.allSettled([recordQueue.close(), finishQueue.close()]);
+      redis.disconnect();
+    },
+  };
+}
+
+export type FakeWorker = {
+  messages: IngestMessage[];
+  send(...parts: CmafPart[]): void;
+  sendRaw(data: string | Uint8Array): void;
+  /** Resolves at the ack of this part. */
+  acked(seq: number): Promise<void>;
+  welcome: Promise<number>;
+  closed: Promise<{ code: number; reason: string }>;
+  close(): void;
+  ws: WebSocket;
+};
+
+export async function dial(edge: TestEdge, { id, mediaUrl }: Pick<Recording, 'id' | 'mediaUrl'>, attempt: number): Promise<FakeWorker> {
+  const ws = new WebSocket(mediaUrl, MEDIA_SUBPROTOCOL, {
+    headers: { authorization: `Bearer ${await edge.control.credential(id)}`, [ATTEMPT_HEADER]: String(attempt) },
+    perMessageDeflate: false,
+  });
+  const messages: IngestMessage[] = [];
+  const waiters = new Set<() => void>();
+  ws.on('message', (data) => {
+    messages.push(ingestMessage.parse(JSON.parse(String(data))));
+    for (const waiter of waiters) waiter();
+  });
+  const closed = new Promise<{ code: number; reason: string }>((resolve) => ws.on('close', (code, reason) => resolve({ code, reason: String(reason) })));
+  const until = async (found: () => boolean) => {
+    while (!found()) {
+      if (ws.readyState === ws.CLOSED) throw new Error('the media socket is closed');
+      await new Promise<void>((resolve) => {
+        waiters.add(resolve);
+        ws.once('close', () => resolve());
+      });
+      waiters.clear();
+    }
+  };
+  await new Promise<void>((resolve, reject) => {
+    ws.on('open', resolve);
+    ws.on('unexpected-response', (_request, response) => reject(new Error(`refused: ${response.statusCode}`)));
+    ws.on('error', reject);
+  });
+  const isAck = (seq: number) => () => messages.some((message) => message.type === 'ack' && message.seq >= seq);
+  const welcome = until(() => messages.length > 0).then(() => {
+    const first = messages[0];
+    return first?.type === 'welcome' ? first.acked : -1;
+  });
+  welcome.catch(() => undefined);
+  return {
+    ws,
+    messages,
+    send: (...parts) => parts.forEach((part) => ws.send(Buffer.concat(encodePart(part)))),
+    sendRaw: (data) => ws.send(data),
+    acked: (seq) => until(isAck(seq)),
+    welcome,
+    closed,
+    close: () => ws.close(),
+  };
+}
+
+/** Polls until the check holds. */
+export async function eventually<T>(probe: () => Promise<T>, holds: (value: T) => boolean, timeout = 8000): Promise<T> {
+  const until = Date.now() + timeout;
+  for (;;) {
+    const value = await probe();
+    if (holds(value)) return value;
+    if (Date.now() > until) throw new Error(`it did not come to pass; last: ${JSON.stringify(value)}`);
+    await sleep(30);
+  }
+}

@@ -1,0 +1,104 @@
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { BufferSource, EncodedPacketSink, Input, MP4 } from 'mediabunny';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { startRedis, type TestRedis } from '../helpers/redis.ts';
+import { hasFfmpeg, makeCmaf, type Cmaf } from './cmaf.ts';
+import { dial, eventually, testEdge, type TestEdge } from './harness.ts';
+
+let redis: TestRedis;
+let edge: TestEdge;
+let cmaf: Cmaf;
+
+beforeAll(async () => {
+  redis = await startRedis();
+  edge = await testEdge(redis.url);
+  cmaf = await makeCmaf({ seconds: 4 });
+});
+afterAll(async () => {
+  await edge[Symbol.asyncDispose]();
+  await redis[Symbol.asyncDispose]();
+});
+
+const withThumbnail = (parts: Cmaf['parts']): Cmaf['parts'] => {
+  const jpeg = { header: { type: 'thumbnail' as const, seq: 2 }, payload: new Uint8Array([0xff, 0xd8, 0xff, 0xd9]) };
+  return [parts[0]!, jpeg, ...parts.slice(1).map(({ header, payload }) => ({ header: { ...header, seq: header.seq + 1 }, payload }))];
+};
+
+const ended = (id: string) => eventually(() => edge.get(id), ({ state }) => ['completed', 'failed', 'canceled'].includes(state));
+
+describe('a recording from the first part to its file', () => {
+  test('is acknowledged part by part, playable live, and finished into one MP4', async () => {
+    await using _finaliser = await edge.finaliser();
+    const created = await edge.create();
+    const attempt = await edge.control.run(created.id);
+    const parts = withThumbnail(cmaf.parts);
+    const worker = await dial(edge, created, attempt);
+    expect(await worker.welcome).toBe(0);
+    expect((await edge.api(`/v1/recordings/${created.id}/live.m3u8`)).body).toMatchObject({ code: 'file_not_ready' });
+
+    worker.send(...parts.slice(0, 4));
+    await worker.acked(4);
+    const token = new URL(created.links.live).searchParams.get('token') ?? '';
+    const live = await edge.api(created.links.live);
+    expect(live.headers.get('content-type')).toBe('application/vnd.apple.mpegurl');
+    expect(live.body).toContain('#EXT-X-PLAYLIST-TYPE:EVENT');
+    expect(live.body).toContain('#EXTINF:1.000000,');
+    expect(live.body).not.toContain('#EXT-X-ENDLIST');
+    const uris = String(live.body).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+    expect(uris).toHaveLength(2);
+    const segment = await fetch(new URL(uris[0]!, created.links.live));
+    expect(segment.status).toBe(200);
+    expect(uris[0]).toContain(`?token=${token}`);
+    expect(segment.headers.get('cache-control')).toContain('immutable');
+    expect(Buffer.from(await segment.arrayBuffer()).equals(parts[2]!.payload)).toBe(true);
+    const map = /#EXT-X-MAP:URI="([^"]+)"/.exec(String(live.body))?.[1] ?? '';
+    expect(Buffer.from(await (await fetch(new URL(map, created.links.live))).arrayBuffer()).equals(parts[0]!.payload)).toBe(true);
+    expect((await edge.api(created.links.thumbnail)).status).toBe(200);
+    expect((await edge.api(created.links.file)).body).toMatchObject({ code: 'file_not_ready', status: 404 });
+
+    worker.send(...parts.slice(4));
+    await worker.acked(parts.length);
+    expect((await edge.api(created.links.live)).body).toContain('#EXT-X-ENDLIST');
+    worker.close();
+    await edge.control.finish(created.id);
+    const done = await ended(created.id);
+    expect(done).toMatchObject({ state: 'completed', width: 1280, engine: 'tab', attempts: 1 });
+    expect(done.duration).toBeCloseTo(cmaf.duration, 2);
+    expect(done.files.map(({ name }) => name)).toEqual(['recording.mp4', 'thumbnail.jpg', 'manifest.json']);
+
+    const response = await fetch(done.links.file);
+    expect(response.headers.get('content-type')).toBe('video/mp4');
+    const bytes = Buffer.from(await response.arrayBuffer());
+    const [file] = done.files;
+    expect(bytes.length).toBe(file?.bytes);
+    expect(createHash('sha256').update(bytes).digest('hex')).toBe(file?.sha256);
+    expect(bytes.indexOf('moov')).toBeLessThan(bytes.indexOf('mdat'));
+    expect(bytes.includes('moof')).toBe(false);
+    using input = new Input({ formats: [MP4], source: new BufferSource(bytes) });
+    expect(await input.computeDuration()).toBeCloseTo(cmaf.duration, 2);
+    const video = await input.getPrimaryVideoTrack();
+    let frames = 0;
+    for await (const _packet of new EncodedPacketSink(video!).packets()) frames += 1;
+    expect(frames).toBe(cmaf.frames);
+    expect((await input.getPrimaryAudioTrack()) !== null).toBe(cmaf.audio);
+
+    const { body: manifest } = await edge.api(`/v1/recordings/${done.id}/manifest.json`);
+    expect(manifest).toMatchObject({ id: done.id, url: 'https://example.com/page', frames: cmaf.frames, segments: 4, width: cmaf.width });
+    expect(manifest.files).toEqual(done.files.slice(0, 2));
+
+    if (hasFfmpeg) {
+      const path = join(edge.directory, 'check.mp4');
+      writeFileSync(path, bytes);
+      const probe = JSON.parse(
+        execFileSync('ffprobe', ['-v', 'error', '-count_frames', '-show_streams', '-show_format', '-of', 'json', path], { encoding: 'utf8' }),
+      );
+      const picture = probe.streams.find((stream: any) => stream.codec_type === 'video');
+      expect(Number(picture.nb_read_frames)).toBe(cmaf.frames);
+      expect(Number(probe.format.duration)).toBeCloseTo(cmaf.duration, 2);
+      expect(execFileSync('ffmpeg', ['-v', 'error', '-i', path, '-f', 'null', '-'], { encoding: 'utf8' })).toBe('');
+    }
+  });
+});
