@@ -17,7 +17,7 @@ import type { LiveParts } from './ingest/live.ts';
 import type { EdgeMetrics } from './metrics.ts';
 import { resolveOrigin, type Peer } from './origin/resolve.ts';
 import { methodProblem, problemResponse, toTabreelError } from './problem.ts';
-import { recordingRoutes } from './recordings/routes.ts';
+import { recordingRoutes } from './recording/routes.ts';
 import type { Storage } from './storage/storage.ts';
 import type { Watch } from './watch.ts';
 
@@ -69,11 +69,13 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
   app.use(
     secureHeaders({
       // pages that need more say so themselves
+      overwrite: false,
       contentSecurityPolicy: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },
       // recordings are played by pages of other origins
       crossOriginResourcePolicy: 'cross-origin',
       // whether all of a host is https is for its operator to say
       strictTransportSecurity: false,
+      xFrameOptions: 'DENY',
     }),
   );
   app.use(methodNotAllowed({ app, onMethodNotAllowed: (c, allowed) => methodProblem(c.req.method, allowed) }));

@@ -33,7 +33,7 @@ export function createMetrics(gauges: { openSockets(): number; eventLoopDelay():
     const seconds = (performance.now() - begin) / 1000;
     // the pattern, not the path: ids would make a series for each recording
     const route = routePath(c, -1);
-    const labels = { method: c.req.method, route: c.res.status === 404 && route.endsWith('*') ? 'none' : route, status: c.res.status };
+    const labels = { method: c.req.method, route: route.endsWith('*') ? 'none' : route, status: c.res.status };
     const key = labelText(labels);
     const entry = requests.get(key) ?? { labels, count: 0, sum: 0, within: buckets.map(() => 0) };
     requests.set(key, entry);

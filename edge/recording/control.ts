@@ -1,0 +1,98 @@
+/** Reading, stopping and deleting recordings. */
+import type { Context } from 'hono';
+import { z } from 'zod';
+import { TabreelError } from '../../shared/errors.ts';
+import { newFinishJob } from '../../shared/job.ts';
+import { finishJobOptions } from '../../shared/queue.ts';
+import { isEnd, recordingId, recordingStates } from '../../shared/recording.ts';
+import type { RecordingRecord, RecordingStore } from '../../shared/recording-store.ts';
+import type { AppDeps, AppEnv } from '../app.ts';
+import { viewOf } from './view.ts';
+
+/** A worker that runs a deleted recording learns of it within a beat; its files are removed once it surely has. */
+const REMOVE_DELAY_MS = 10_000;
+
+export const listQuery = z.object({
+  state: z.enum(recordingStates).optional(),
+  limit: z.coerce.number().int().min(1).max(100).default(20),
+  cursor: recordingId.optional(),
+});
+
+/** @throws {TabreelError} recording_not_found, also for a deleted one that is not yet gone */
+export async function findRecord(store: RecordingStore, id: string): Promise<RecordingRecord> {
+  const record = recordingId.safeParse(id).success ? await store.get(id) : null;
+  if (record === null || record.desired === 'deleted') throw new TabreelError('recording_not_found', `there is no recording ${id}`);
+  return record;
+}
+
+export const listRecordings = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
+  const query = listQuery.safeParse(c.req.query());
+  if (!query.success) {
+    const issues = query.error.issues.map(({ path, message }) => ({ path: path.join('.'), message }));
+    throw new TabreelError('invalid_request', issues.map(({ path, message }) => `${path}: ${message}`).join('; '), { issues });
+  }
+  const { state, limit } = query.data;
+  const items: RecordingRecord[] = [];
+  let cursor: string | null | undefined = query.data.cursor;
+  do {
+    const page = await deps.store.list({
+      limit: limit - items.length,
+      ...(state === undefined ? {} : { state }),
+      ...(cursor === undefined || cursor === null ? {} : { cursor }),
+    });
+    items.push(...page.items.filter(({ desired }) => desired !== 'deleted'));
+    cursor = page.cursor;
+  } while (cursor !== null && items.length < limit);
+  const origin = c.get('origin')();
+  const now = deps.now();
+  const recordings = await Promise.all(items.map((record) => viewOf(record, origin, deps.config.tokenSecrets, now)));
+  return c.json({ recordings, cursor }, 200, { 'Cache-Control': 'no-store' });
+};
+
+async function answer(deps: AppDeps, c: Context<AppEnv>, id: string): Promise<Response> {
+  const record = await findRecord(deps.store, id);
+  const view = await viewOf(record, c.get('origin')(), deps.config.tokenSecrets, deps.now());
+  return c.json(view, 200, { 'Cache-Control': 'no-store' });
+}
+
+export const getRecording = (deps: AppDeps) => (c: Context<AppEnv>) => answer(deps, c, c.req.param('id') ?? '');
+
+/** Idempotent: a recording that is over, or about to be, stays as it is. */
+export const stopRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
+  const { store, log } = deps;
+  const { id } = await findRecord(store, c.req.param('id') ?? '');
+  const canceled = await store.change(id, { from: ['queued'], to: 'canceled', desired: 'stopped' });
+  if (canceled.outcome === 'changed') {
+    log.info('recording canceled', { recording: id });
+    await dropJob(deps, id);
+  } else {
+    const stopped = await store.change(id, { from: ['starting', 'recording', 'paused'], desired: 'stopped' });
+    if (stopped.outcome === 'changed') log.info('recording is to stop', { recording: id });
+  }
+  return answer(deps, c, id);
+};
+
+export const deleteRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
+  const { store, finishQueue, log } = deps;
+  const id = c.req.param('id') ?? '';
+  const known = recordingId.safeParse(id).success ? await store.get(id) : null;
+  if (known === null) return answer(deps, c, id);
+  const { state } = await store.change(id, { from: recordingStates, desired: 'deleted' });
+  if (state === 'queued') {
+    await store.change(id, { from: ['queued'], to: 'canceled' });
+    await dropJob(deps, id);
+  }
+  deps.endMedia(id, 'over', 'the recording was deleted');
+  const idle = state === null || state === 'queued' || isEnd(state);
+  await finishQueue.add('remove', newFinishJob(id, 'remove'), finishJobOptions(id, 'remove', idle ? 0 : REMOVE_DELAY_MS));
+  deps.live?.forget(id);
+  // all the above also for one that was deleted before: the job may not have got into the queue then
+  if (known.desired === 'deleted') return answer(deps, c, id);
+  log.info('recording deleted', { recording: id, state });
+  return c.body(null, 204);
+};
+
+/** Best effort: a worker that takes the job finds that the recording isn't to be run. */
+async function dropJob({ recordQueue, log }: AppDeps, id: string): Promise<void> {
+  await recordQueue.remove(id).catch((error: unknown) => log.warn('the job could not be removed', { recording: id, error }));
+}

@@ -1,0 +1,164 @@
+/** `POST /v1/recordings`: request to recording to job. */
+import type { Context } from 'hono';
+import { TabreelError, type FieldIssue } from '../../shared/errors.ts';
+import { newJob, type RecordingJob } from '../../shared/job.ts';
+import { withoutQuery } from '../../shared/log.ts';
+import { mediaUrlOf } from '../../shared/origin.ts';
+import { recordJobOptions } from '../../shared/queue.ts';
+import { defaultVideoBitrate, newRecordingId, recordingRequest, type RecordingRequest } from '../../shared/recording.ts';
+import type { RecordingRecord } from '../../shared/recording-store.ts';
+import { seal, signToken } from '../../shared/token.ts';
+import type { AppConfig, AppDeps, AppEnv } from '../app.ts';
+import { mediaBase } from '../origin/resolve.ts';
+import { MIN_FREE_BYTES, storageFull } from '../storage/storage.ts';
+import { viewOf } from './view.ts';
+
+const MAX_AHEAD_MS = 30 * 24 * 3600 * 1000;
+/**
+ * How long the worker's credential outlives the latest regular end: a job may wait for a free slot. It opens the way in of
+ * one recording only and is refused once that is over, so being generous costs little, while a dial refused for a
+ * credential that expired in the queue costs the recording.
+ */
+const CREDENTIAL_SLACK_MS = 24 * 3600 * 1000;
+
+export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
+  const { config, log, store, recordQueue, storage } = deps;
+  const now = deps.now();
+  const request = await readRequest(c, config, now);
+  const origin = c.get('origin')();
+  const base = mediaBase(origin, config);
+  const idempotencyKey = readIdempotencyKey(c);
+  if (storage && ((await storage.freeBytes()) ?? Number.POSITIVE_INFINITY) < MIN_FREE_BYTES) throw storageFull();
+
+  const id = newRecordingId(now);
+  const startAt = request.startAt === undefined ? null : new Date(request.startAt).toISOString();
+  const start = Math.max(now, startAt === null ? now : Date.parse(startAt));
+  const spec = specOf(request, config);
+  const { prefix: _prefix, hops, ...external } = origin;
+  const job = newJob({
+    recordingId: id,
+    mediaUrl: mediaUrlOf(base, id),
+    credential: await signToken(config.tokenSecrets, id, 'media', start + spec.maxDuration * 1000 + CREDENTIAL_SLACK_MS),
+    origin: { source: origin.source, hops },
+    spec,
+    sealed: await sealSecrets(request, config, id),
+  });
+  const created = await store.create({
+    job,
+    origin: external,
+    metadata: request.metadata ?? {},
+    priority: request.priority,
+    startAt,
+    now,
+    idempotency: idempotencyKey === null ? null : { key: await sha256(idempotencyKey), bodyHash: await sha256(canonical(request)) },
+  });
+  if (created.outcome === 'conflict') {
+    throw new TabreelError('idempotency_conflict', 'this Idempotency-Key came with another body within the last day');
+  }
+  const record = await store.get(created.id);
+  if (record === null || record.desired === 'deleted') throw new TabreelError('recording_not_found', 'the recording was deleted');
+  // also for a repeated request: the first one's job may never have got into the queue, and a known job is not added twice
+  if (record.state === 'queued') await enqueue(recordQueue, record, now);
+  if (created.outcome === 'created') {
+    log.info('recording created', {
+      recording: id,
+      url: withoutQuery(spec.url),
+      mediaUrl: job.mediaUrl,
+      originSource: origin.source,
+      ...(startAt === null ? {} : { startAt }),
+    });
+  }
+  const view = await viewOf(record, origin, config.tokenSecrets, now);
+  return c.json(view, created.outcome === 'created' ? 202 : 200, { Location: view.links.self, 'Cache-Control': 'no-store' });
+};
+
+async function enqueue(queue: AppDeps['recordQueue'], record: RecordingRecord, now: number): Promise<void> {
+  const delay = record.startAt === undefined ? 0 : Math.max(0, Date.parse(record.startAt) - now);
+  await queue.add('record', record.job, recordJobOptions(record.id, record.priority, delay));
+}
+
+/** @throws {TabreelError} unsupported_media_type, invalid_json or invalid_request with every field that is wrong */
+async function readRequest(c: Context, config: AppConfig, now: number): Promise<RecordingRequest> {
+  const type = (c.req.header('content-type') ?? '').split(';')[0]?.trim().toLowerCase();
+  if (type !== 'application/json') {
+    throw new TabreelError('unsupported_media_type', `the body must come with Content-Type: application/json, not ${type || 'none'}`);
+  }
+  let body: unknown;
+  try {
+    body = await c.req.json();
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new TabreelError('invalid_json', error.message);
+  }
+  const parsed = recordingRequest.safeParse(body);
+  if (!parsed.success) throw invalid(parsed.error.issues.flatMap(issuesOf));
+  const { maxDuration, startAt, headers, cookies } = parsed.data;
+  const issues: FieldIssue[] = [];
+  if (maxDuration !== undefined && maxDuration > config.maxDuration) {
+    issues.push({ path: 'maxDuration', message: `at most ${config.maxDuration} (MAX_DURATION)` });
+  }
+  if (startAt !== undefined && Date.parse(startAt) > now + MAX_AHEAD_MS) {
+    issues.push({ path: 'startAt', message: 'at most 30 days ahead' });
+  }
+  for (const [path, value] of Object.entries({ headers, cookies })) {
+    if (config.secretsKeys === null && value !== undefined && Object.keys(value).length > 0) {
+      issues.push({ path, message: 'can not be kept sealed here: the operator has to set SECRETS_KEY' });
+    }
+  }
+  if (issues.length > 0) throw invalid(issues);
+  return parsed.data;
+}
+
+const invalid = (issues: readonly FieldIssue[]): TabreelError =>
+  new TabreelError('invalid_request', issues.map(({ path, message }) => (path === '' ? message : `${path}: ${message}`)).join('; '), { issues });
+
+type ZodIssue = { code?: string; path: readonly PropertyKey[]; message: string; keys?: readonly string[] };
+
+/** An unknown field is reported at its own path, not at its parent's. */
+function issuesOf(issue: ZodIssue): FieldIssue[] {
+  const path = issue.path.map(String);
+  if (issue.code === 'unrecognized_keys') {
+    return (issue.keys ?? []).map((key) => ({ path: [...path, key].join('.'), message: 'there is no such field' }));
+  }
+  return [{ path: path.join('.'), message: issue.message }];
+}
+
+function readIdempotencyKey(c: Context): string | null {
+  const key = c.req.header('idempotency-key');
+  if (key === undefined) return null;
+  if (key.length < 1 || key.length > 255) {
+    throw invalid([{ path: 'Idempotency-Key', message: 'must have 1 to 255 characters' }]);
+  }
+  return key;
+}
+
+const specOf = (request: RecordingRequest, config: AppConfig): RecordingJob['spec'] => ({
+  url: request.url,
+  width: request.width,
+  height: request.height,
+  frameRate: request.frameRate,
+  maxDuration: request.maxDuration ?? config.maxDuration,
+  audio: request.audio,
+  videoBitrate: request.videoBitrate ?? defaultVideoBitrate(request),
+  audioBitrate: request.audioBitrate,
+  start: request.start,
+  webrtc: request.webrtc ?? config.webrtc,
+});
+
+async function sealSecrets({ headers = {}, cookies = [] }: RecordingRequest, config: AppConfig, id: string): Promise<string | null> {
+  if (config.secretsKeys === null || (Object.keys(headers).length === 0 && cookies.length === 0)) return null;
+  return seal(config.secretsKeys, id, { headers, cookies });
+}
+
+/** JSON with its keys in order, so that equal requests have equal text. */
+const canonical = (value: unknown): string =>
+  JSON.stringify(value, (_key, item: unknown) =>
+    item !== null && typeof item === 'object' && !Array.isArray(item)
+      ? Object.fromEntries(Object.entries(item).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : item,
+  );
+
+async function sha256(text: string): Promise<string> {
+  const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text));
+  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}

@@ -1,0 +1,46 @@
+/** A recording as the API answers it, from its record. */
+import { toHttpUrl, type ExternalOrigin } from '../../shared/origin.ts';
+import type { Recording } from '../../shared/recording.ts';
+import { statsOf, type RecordingRecord } from '../../shared/recording-store.ts';
+import { signToken } from '../../shared/token.ts';
+
+/** Links work for a day: `<video>`, native HLS and EventSource can't send headers, so the link itself is the credential. */
+const LINK_MS = 24 * 3600 * 1000;
+
+const isoOrNull = (time: number | undefined): string | null => (time === undefined ? null : new Date(time).toISOString());
+
+export async function viewOf(record: RecordingRecord, origin: ExternalOrigin, tokenSecrets: readonly string[], now: number): Promise<Recording> {
+  const { job } = record;
+  const self = `${toHttpUrl(origin)}/v1/recordings/${record.id}`;
+  const token = `?token=${await signToken(tokenSecrets, record.id, 'view', now + LINK_MS)}`;
+  return {
+    id: record.id,
+    state: record.state,
+    url: job.spec.url,
+    engine: record.engine ?? null,
+    mediaUrl: job.mediaUrl,
+    origin: record.origin,
+    createdAt: new Date(record.createdAt).toISOString(),
+    startAt: record.startAt ?? null,
+    startedAt: isoOrNull(record.startedAt),
+    endedAt: isoOrNull(record.endedAt),
+    duration: record.duration ?? 0,
+    width: job.spec.width,
+    height: job.spec.height,
+    frameRate: job.spec.frameRate,
+    attempts: record.attempt,
+    stats: statsOf(record),
+    ...(record.error === undefined ? {} : { error: record.error }),
+    warnings: record.warnings,
+    files: record.files ?? [],
+    metadata: record.metadata,
+    links: {
+      self,
+      stop: `${self}/stop`,
+      events: `${self}/events${token}`,
+      live: `${self}/live.m3u8${token}`,
+      file: `${self}/recording.mp4${token}`,
+      thumbnail: `${self}/thumbnail.jpg${token}`,
+    },
+  };
+}
