@@ -13,7 +13,8 @@ const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'self'; frame-ancestors 'none'";
 const foreignLinks = /<link[^>]+href="https?:[^>]*>\s*/g;
 
-export function createDashboard(queues: readonly Queue[]): Hono {
+/** @param ping rejects where Redis is away: the board would answer in a form of its own */
+export function createDashboard(queues: readonly Queue[], ping: () => Promise<void>): Hono {
   const server = new HonoAdapter(serveStatic);
   server.setBasePath(PATH);
   createBullBoard({
@@ -26,6 +27,10 @@ export function createDashboard(queues: readonly Queue[]): Hono {
     options: { uiConfig: { boardTitle: 'Tabreel', hideRedisDetails: true } },
   });
   const app = new Hono();
+  app.use('/api/*', async (_c, next) => {
+    await ping();
+    await next();
+  });
   app.use(async (c, next) => {
     await next();
     c.res.headers.set('Content-Security-Policy', POLICY);

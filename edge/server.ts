@@ -62,6 +62,9 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
   });
   const ingest = createIngest({ log, store, storage, live, watch, tokenSecrets, onStored: metrics.stored });
 
+  const ping = async () => {
+    await redis.ping();
+  };
   const app = createApp({
     config: { ...config, tokenSecrets },
     log,
@@ -72,13 +75,11 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
     live,
     watch,
     metrics,
-    async ping() {
-      await redis.ping();
-    },
+    ping,
     peerOf: (c) => peerOf((c.env as HttpBindings).incoming),
     endMedia: ingest.end,
     closing: closing.signal,
-    dashboard: createDashboard([recordQueue, finishQueue]),
+    dashboard: createDashboard([recordQueue, finishQueue], ping),
     now: Date.now,
   });
 

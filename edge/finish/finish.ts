@@ -57,6 +57,7 @@ export async function finishRecording(deps: FinishDeps, id: string, signal: Abor
   const key = `${id}/recording.mp4`;
   await joinSegments(storage, id, plan, key, signal);
   const verified = await verifyFile(storage, key, plan);
+  const duration = Math.round(verified.duration * 1e6) / 1e6;
   const files = [await describeFile(storage, id, 'recording.mp4', 'video/mp4')];
   if (await copyThumbnail(storage, id, parts)) files.push(await describeFile(storage, id, 'thumbnail.jpg', 'image/jpeg'));
   const manifest: Manifest = {
@@ -65,7 +66,7 @@ export async function finishRecording(deps: FinishDeps, id: string, signal: Abor
     url: withoutQuery(record.job.spec.url),
     createdAt: new Date(record.createdAt).toISOString(),
     startedAt: record.startedAt === undefined ? null : new Date(record.startedAt).toISOString(),
-    duration: verified.duration,
+    duration,
     width: verified.width,
     height: verified.height,
     frames: plan.video.packets,
@@ -78,8 +79,6 @@ export async function finishRecording(deps: FinishDeps, id: string, signal: Abor
   };
   await storage.put(`${id}/manifest.json`, new TextEncoder().encode(`${JSON.stringify(manifest, null, 2)}\n`));
   files.push(await describeFile(storage, id, 'manifest.json', 'application/json'));
-  // seconds to the microsecond: the muxer's own unit is coarser than what floating point makes of it
-  const duration = Math.round(verified.duration * 1e6) / 1e6;
   await end({ to: record.error === undefined ? 'completed' : 'failed', files, duration });
   log.info('recording finished', {
     duration,

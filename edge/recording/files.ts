@@ -6,6 +6,7 @@ import type { RecordingRecord } from '../../shared/recording-store.ts';
 import { verifyToken } from '../../shared/token.ts';
 import type { AppDeps, AppEnv } from '../app.ts';
 import { renderPlaylist } from '../ingest/playlist.ts';
+import { problemResponse } from '../problem.ts';
 import { parsePartName, partKey } from '../storage/part-names.ts';
 import type { Storage } from '../storage/storage.ts';
 import { findRecord } from './control.ts';
@@ -25,8 +26,12 @@ const PLAYLIST_TYPE = 'application/vnd.apple.mpegurl';
 export async function visibleRecord(deps: AppDeps, c: Context<AppEnv>): Promise<RecordingRecord> {
   const id = c.req.param('id') ?? '';
   const token = c.req.query('token');
-  if (token !== undefined && !(await verifyToken(deps.config.tokenSecrets, token, id, 'view'))) {
-    throw new TabreelError('unauthorized', 'the token in the link is not valid, or not any more');
+  if (token !== undefined) {
+    if (!(await verifyToken(deps.config.tokenSecrets, token, id, 'view'))) {
+      throw new TabreelError('unauthorized', 'the token in the link is not valid, or not any more');
+    }
+    // whoever has the link may play it in a page of his own; without one only pages of this origin may read
+    c.header('Access-Control-Allow-Origin', '*');
   }
   return findRecord(deps.store, id);
 }
@@ -92,8 +97,8 @@ async function send(c: Context, storage: Storage, key: string, type: string, hea
   // a HEAD answer describes the whole (RFC 9110, 14.2: Range is defined for GET)
   const range = unchanged && c.req.method === 'GET' ? parseRange(c.req.header('range'), found.bytes) : 'whole';
   if (range === 'unsatisfiable') {
-    c.header('Content-Range', `bytes */${found.bytes}`);
-    throw new TabreelError('range_not_satisfiable', `the file has ${found.bytes} bytes`);
+    const error = new TabreelError('range_not_satisfiable', `the file has ${found.bytes} bytes`);
+    return problemResponse(error, { 'Content-Range': `bytes */${found.bytes}` });
   }
   const { start, end } = range === 'whole' ? { start: 0, end: found.bytes } : range;
   const sized = { ...all, 'Content-Length': String(end - start) };
