@@ -23,6 +23,13 @@ export type Unpacked = {
   fontsPath: string;
 };
 
+/** What lies beside an unpacked browser; not whether it does. */
+export const unpackedAt = (executable: string): Unpacked => ({
+  executable,
+  libraryPath: join(dirname(executable), 'lib'),
+  fontsPath: join(dirname(executable), 'fonts'),
+});
+
 /**
  * Unpacks the browser, about 220 MB, unless that was done before. Several processes may do so at once.
  * @param place directory for it; made, or ours and closed to others
@@ -32,7 +39,7 @@ export async function unpackBundled(place: string): Promise<Unpacked> {
   const { archives, version } = await bundle();
   await makePrivate(place);
   const directory = join(place, `chromium-${version}`);
-  const unpacked = { executable: join(directory, 'chromium'), libraryPath: join(directory, 'lib'), fontsPath: join(directory, 'fonts') };
+  const unpacked = unpackedAt(join(directory, 'chromium'));
   if (await isComplete(directory)) return unpacked;
 
   const aside = await mkdtemp(`${directory}.`);

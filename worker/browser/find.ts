@@ -5,7 +5,7 @@ import { delimiter, join } from 'node:path';
 import { getuid } from 'node:process';
 import { TabreelError } from '../../shared/errors.ts';
 import type { CaptureEngineName } from '../../shared/recording.ts';
-import { unpackBundled } from './bundled.ts';
+import { unpackBundled, unpackedAt } from './bundled.ts';
 import { probeBrowser, type BrowserKind } from './probe.ts';
 
 export type FoundBrowser = {
@@ -56,7 +56,14 @@ export async function findBrowser(options: FindOptions): Promise<FoundBrowser> {
   const tried: string[] = [];
 
   const take = async (executable: string): Promise<FoundBrowser | null> => {
-    const probed = await probeBrowser(executable, environment, null);
+    let probed = await probeBrowser(executable, environment, null);
+    // a browser that was unpacked here carries what a bare machine lacks beside it
+    const besides = unpackedAt(executable);
+    let libraryPath: string | null = null;
+    if ('problem' in probed && (await exists(join(besides.libraryPath, 'libnss3.so')))) {
+      libraryPath = besides.libraryPath;
+      probed = await probeBrowser(executable, environment, libraryPath);
+    }
     if ('problem' in probed) {
       tried.push(`${executable}: ${probed.problem}`);
       return null;
@@ -66,7 +73,8 @@ export async function findBrowser(options: FindOptions): Promise<FoundBrowser> {
       tried.push(`${executable}: it is a ${probed.kind}, which has no ${engine} engine`);
       return null;
     }
-    return { kind: probed.kind, executable, version: probed.version, libraryPath: null, fontsPath: null, engines };
+    const bare = !(await exists('/etc/fonts/fonts.conf')) && (await exists(join(besides.fontsPath, 'fonts.conf')));
+    return { kind: probed.kind, executable, version: probed.version, libraryPath, fontsPath: bare ? besides.fontsPath : null, engines };
   };
 
   if (options.chromiumPath !== null) {
@@ -86,22 +94,8 @@ export async function findBrowser(options: FindOptions): Promise<FoundBrowser> {
   if (engine === 'tab') throw notFound(tried, 'CAPTURE_ENGINE=tab needs Chrome or Chromium, and none is installed');
   for (const place of [join(home, '.cache', 'tabreel'), join(tmp, `tabreel-${getuid?.() ?? 0}`)]) {
     try {
-      const unpacked = await unpackBundled(place);
-      const alone = await probeBrowser(unpacked.executable, environment, null);
-      const lacksLibraries = 'problem' in alone;
-      const probed = lacksLibraries ? await probeBrowser(unpacked.executable, environment, unpacked.libraryPath) : alone;
-      if ('problem' in probed) {
-        tried.push(`${unpacked.executable}: ${probed.problem}`);
-        continue;
-      }
-      return {
-        kind: 'headless-shell',
-        executable: unpacked.executable,
-        version: probed.version,
-        libraryPath: lacksLibraries ? unpacked.libraryPath : null,
-        fontsPath: (await exists('/etc/fonts/fonts.conf')) ? null : unpacked.fontsPath,
-        engines: enginesOf['headless-shell'].filter((name) => engine === 'auto' || name === engine),
-      };
+      const found = await take((await unpackBundled(place)).executable);
+      if (found) return found;
     } catch (error) {
       tried.push(`${place}: ${(error as Error).message}`);
     }
