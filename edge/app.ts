@@ -82,7 +82,8 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
   app.use(
     bodyLimit({
       maxSize: MAX_BODY_BYTES,
-      onError: () => problemResponse(new TabreelError('body_too_large', `the body may have ${MAX_BODY_BYTES} bytes`)),
+      // the rest of the body is not read, so nothing else can come on this connection
+      onError: () => problemResponse(new TabreelError('body_too_large', `the body may have ${MAX_BODY_BYTES} bytes`), { connection: 'close' }),
     }),
   );
   app.use((c, next) => {
@@ -94,6 +95,10 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
   app.route('/', healthRoutes(deps));
   app.route('/v1/recordings', recordingRoutes(deps));
   app.route('/', docsRoutes(app));
-  if (deps.dashboard) app.route('/dashboard', deps.dashboard);
+  if (deps.dashboard) {
+    app.route('/dashboard', deps.dashboard);
+    // relative, so that it holds behind a prefix
+    app.get('/dashboard/', (c) => c.redirect('../dashboard'));
+  }
   return app;
 }

@@ -99,12 +99,14 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
     const ended = new Promise((resolve) => server.close(resolve));
     upgrades.refuse();
     await ingest.close();
-    server.closeIdleConnections();
+    // a connection whose answer ends now is kept alive for the next request, which is not wanted any more
+    const idle = setInterval(() => server.closeIdleConnections(), 50);
     const force = setTimeout(() => {
       upgrades.close();
       server.closeAllConnections();
     }, DRAIN_MS);
     await ended;
+    clearInterval(idle);
     clearTimeout(force);
     loopDelay.disable();
     await Promise.allSettled([recordQueue.close(), finishQueue.close()]);

@@ -138,6 +138,7 @@ export async function dial(edge: TestEdge, { id, mediaUrl }: Pick<Recording, 'id
     headers: { authorization: `Bearer ${await edge.control.credential(id)}`, [ATTEMPT_HEADER]: String(attempt) },
     perMessageDeflate: false,
   });
+  ws.setMaxListeners(0);
   const messages: IngestMessage[] = [];
   const waiters = new Set<() => void>();
   ws.on('message', (data) => {

@@ -1,0 +1,238 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { WebSocket } from 'ws';
+import { diskStorage } from '../../edge/storage/disk.ts';
+import { storageFull, type Storage } from '../../edge/storage/storage.ts';
+import { ATTEMPT_HEADER, MEDIA_SUBPROTOCOL } from '../../shared/media-protocol.ts';
+import type { Recording } from '../../shared/recording.ts';
+import { startRedis, type TestRedis } from '../helpers/redis.ts';
+import type { CmafPart } from './cmaf.ts';
+import { dial, testEdge, type TestEdge } from './harness.ts';
+
+let redis: TestRedis;
+let edge: TestEdge;
+let created: Recording;
+let attempt: number;
+beforeAll(async () => {
+  redis = await startRedis();
+  edge = await testEdge(redis.url);
+});
+afterAll(async () => {
+  await edge[Symbol.asyncDispose]();
+  await redis[Symbol.asyncDispose]();
+});
+beforeEach(async () => {
+  created = await edge.create();
+  attempt = await edge.control.run(created.id);
+});
+
+const init: CmafPart = { header: { type: 'init', seq: 1 }, payload: new Uint8Array([1]) };
+const segment = (seq: number, bytes = 1000): CmafPart => ({
+  header: { type: 'segment', seq, start: (seq - 2) * 1_000_000, duration: 1_000_000, frames: 30 },
+  payload: new Uint8Array(bytes).fill(seq),
+});
+const stored = async (id: string) => (await diskStorage(edge.directory).list(`${id}/parts/`)).map(({ key }) => key.split('/').at(-1) ?? '');
+
+describe('parts', () => {
+  test('are acknowledged once stored, each once, in order', async () => {
+    const worker = await dial(edge, created, attempt);
+    worker.send(init, segment(2), segment(3), segment(4));
+    await worker.acked(4);
+    expect(worker.messages).toEqual([{ type: 'welcome', acked: 0 }, ...[1, 2, 3, 4].map((seq) => ({ type: 'ack', seq }))]);
+    expect(await stored(created.id)).toHaveLength(4);
+    worker.close();
+  });
+
+  test('that come twice are acknowledged again and stored once', async () => {
+    const worker = await dial(edge, created, attempt);
+    worker.send(init, segment(2));
+    await worker.acked(2);
+    worker.send({ ...segment(2), payload: new Uint8Array([9, 9]) }, segment(3));
+    await worker.acked(3);
+    expect(worker.messages.filter((message) => message.type === 'ack' && message.seq === 2)).toHaveLength(2);
+    const bytes = await diskStorage(edge.directory).get(`${created.id}/parts/${(await stored(created.id))[1]}`);
+    expect(bytes?.length).toBe(1000);
+    worker.close();
+  });
+
+  test.each<[string, (worker: Awaited<ReturnType<typeof dial>>) => void]>([
+    ['leave a gap', (worker) => worker.send(init, segment(3))],
+    ['are text', (worker) => worker.sendRaw('hello')],
+    ['are no parts', (worker) => worker.sendRaw(new Uint8Array([1, 2, 3, 4, 5]))],
+    ['are empty', (worker) => worker.send({ ...init, payload: new Uint8Array() })],
+  ])('that %s close the socket as malformed', async (_name, misbehave) => {
+    const worker = await dial(edge, created, attempt);
+    await worker.welcome;
+    misbehave(worker);
+    expect((await worker.closed).code).toBe(4400);
+  });
+
+  test('go on where they broke off, on this edge and on one that knows nothing yet', async () => {
+    const first = await dial(edge, created, attempt);
+    first.send(init, segment(2), segment(3));
+    await first.acked(3);
+    first.ws.terminate();
+    const second = await dial(edge, created, attempt);
+    expect(await second.welcome).toBe(3);
+    second.send(segment(4));
+    await second.acked(4);
+    second.close();
+    await second.closed;
+
+    await using restarted = await testEdge(redis.url, { queuePrefix: edge.config.queuePrefix, storageUrl: edge.config.storageUrl });
+    const mediaUrl = created.mediaUrl.replace(edge.url.replace('http', 'ws'), restarted.url.replace('http', 'ws'));
+    const third = await dial(restarted, { id: created.id, mediaUrl }, attempt);
+    expect(await third.welcome).toBe(4);
+    third.send(segment(5));
+    await third.acked(5);
+    expect((await restarted.api(`/v1/recordings/${created.id}/live.m3u8`)).body.match(/EXTINF/g)).toHaveLength(4);
+    // the first edge has a listing of its own, which is good for a second
+    await sleep(1100);
+    expect((await edge.api(`/v1/recordings/${created.id}/live.m3u8`)).body.match(/EXTINF/g)).toHaveLength(4);
+    third.close();
+  });
+});
+
+describe('sockets', () => {
+  test('a second one of the same attempt takes over', async () => {
+    const first = await dial(edge, created, attempt);
+    first.send(init, segment(2));
+    await first.acked(2);
+    const second = await dial(edge, created, attempt);
+    expect((await first.closed).code).toBe(1001);
+    expect(await second.welcome).toBe(2);
+    second.send(segment(3));
+    await second.acked(3);
+    second.close();
+  });
+
+  test('a newer attempt fences the older one, at once and when it dials again', async () => {
+    const old = await dial(edge, created, attempt);
+    old.send(init);
+    await old.acked(1);
+    await edge.control.redis.del(`${edge.config.queuePrefix}:alive:${created.id}`);
+    const next = await edge.control.run(created.id);
+    expect(next).toBe(attempt + 1);
+    expect((await old.closed).code).toBe(4409);
+    const again = await dial(edge, created, attempt);
+    expect((await again.closed).code).toBe(4409);
+    const newer = await dial(edge, created, next);
+    expect(await newer.welcome).toBe(0);
+    newer.close();
+  });
+
+  test('end with the recording: deleted, or over', async () => {
+    const worker = await dial(edge, created, attempt);
+    await worker.welcome;
+    await edge.api(`/v1/recordings/${created.id}`, { method: 'DELETE' });
+    expect((await worker.closed).code).toBe(4410);
+
+    const other = await edge.create();
+    const otherAttempt = await edge.control.run(other.id);
+    const second = await dial(edge, other, otherAttempt);
+    await second.welcome;
+    await edge.control.store.change(other.id, { from: ['recording'], to: 'failed' });
+    expect((await second.closed).code).toBe(4410);
+  });
+
+  test('are refused on the upgrade, with the reason', async () => {
+    const credential = await edge.control.credential(created.id);
+    const other = await edge.create();
+    const status = (url: string, headers: Record<string, string>, protocol: string | undefined = MEDIA_SUBPROTOCOL) =>
+      new Promise<number | undefined>((resolve) => {
+        const ws = new WebSocket(url, protocol, { headers });
+        ws.on('unexpected-response', (_request, response) => {
+          expect(response.headers['content-type']).toBe('application/problem+json');
+          resolve(response.statusCode);
+          response.destroy();
+        });
+        ws.on('open', () => resolve(101));
+        ws.on('error', () => undefined);
+      });
+    const good = { authorization: `Bearer ${credential}`, [ATTEMPT_HEADER]: String(attempt) };
+    expect(await status(created.mediaUrl, {})).toBe(401);
+    expect(await status(created.mediaUrl, { ...good, authorization: 'Bearer x' })).toBe(401);
+    expect(await status(other.mediaUrl, good)).toBe(401);
+    const view = new URL(created.links.live).searchParams.get('token');
+    expect(await status(created.mediaUrl, { ...good, authorization: `Bearer ${view}` })).toBe(401);
+    expect(await status(created.mediaUrl, { ...good, [ATTEMPT_HEADER]: '0' })).toBe(400);
+    expect(await status(created.mediaUrl, { ...good, [ATTEMPT_HEADER]: '9' })).toBe(400);
+    expect(await status(created.mediaUrl, good, 'other')).toBe(400);
+    expect(await status(created.mediaUrl.replace('/media', '/other'), good)).toBe(404);
+    await edge.control.store.change(created.id, { from: ['recording'], to: 'failed' });
+    expect(await status(created.mediaUrl, good)).toBe(410);
+  });
+
+  test('are closed when the edge leaves, with what was sent stored or not acknowledged', async () => {
+    const leaving = await testEdge(redis.url);
+    const own = await leaving.create();
+    const worker = await dial(leaving, own, await leaving.control.run(own.id));
+    worker.send(init, segment(2));
+    await worker.acked(2);
+    const begin = Date.now();
+    await leaving[Symbol.asyncDispose]();
+    expect((await worker.closed).code).toBe(1001);
+    expect(Date.now() - begin).toBeLessThan(2000);
+  });
+});
+
+describe('storage', () => {
+  let directory: string;
+  beforeAll(() => {
+    directory = mkdtempSync(join(tmpdir(), 'tabreel-slow-'));
+  });
+  afterAll(() => rmSync(directory, { recursive: true }));
+
+  test('that is full closes the socket, and what is stored counts', async () => {
+    const disk = diskStorage(directory);
+    let full = false;
+    const storage: Storage = { ...disk, put: (key, bytes) => (full ? Promise.reject(storageFull()) : disk.put(key, bytes)) };
+    await using own = await testEdge(redis.url, {}, { storage });
+    const one = await own.create();
+    const number = await own.control.run(one.id);
+    const worker = await dial(own, one, number);
+    worker.send(init);
+    await worker.acked(1);
+    full = true;
+    worker.send(segment(2));
+    expect((await worker.closed).code).toBe(4507);
+    full = false;
+    const again = await dial(own, one, number);
+    expect(await again.welcome).toBe(1);
+    again.send(segment(2));
+    await again.acked(2);
+    again.close();
+  });
+
+  test('that is slow is waited for: the worker is not read from, and nothing is lost', async () => {
+    const disk = diskStorage(directory);
+    let writing = 0;
+    const gate = Promise.withResolvers<void>();
+    const storage: Storage = {
+      ...disk,
+      async put(key, bytes) {
+        writing += 1;
+        await gate.promise;
+        await disk.put(key, bytes);
+        writing -= 1;
+      },
+    };
+    await using own = await testEdge(redis.url, {}, { storage });
+    const one = await own.create();
+    const worker = await dial(own, one, await own.control.run(one.id));
+    await worker.welcome;
+    const megabyte = 1024 * 1024;
+    worker.send(init);
+    for (let seq = 2; seq <= 41; seq += 1) worker.send(segment(seq, megabyte));
+    await sleep(600);
+    expect(writing).toBe(1);
+    // 16 MiB are taken, the rest stays with the sender and in the sockets between
+    expect(worker.ws.bufferedAmount).toBeGreaterThan(8 * megabyte);
+    gate.resolve();
+    await worker.acked(41);
+    worker.close();
+  });
+});

@@ -1,0 +1,67 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { readEdgeConfig, readFinaliserConfig } from '../../edge/config.ts';
+import { startRedis, type TestRedis } from '../helpers/redis.ts';
+import { eventually } from './harness.ts';
+
+let redis: TestRedis;
+beforeAll(async () => {
+  redis = await startRedis();
+});
+afterAll(() => redis[Symbol.asyncDispose]());
+
+function start(entry: string, environment: Record<string, string>) {
+  const child = spawn(process.execPath, [fileURLToPath(new URL(`../../edge/${entry}`, import.meta.url))], { env: environment });
+  let output = '';
+  child.stdout.on('data', (data) => (output += String(data)));
+  child.stderr.on('data', (data) => (output += String(data)));
+  return { child, output: () => output, exit: once(child, 'exit') as Promise<[number | null, string | null]> };
+}
+
+test.each(['SIGTERM', 'SIGINT'] as const)('%s ends edge and finaliser in order', async (signal) => {
+  const environment = { REDIS_URL: redis.url, PORT: '0', STORAGE_URL: 'file:///tmp/tabreel-none' };
+  const edge = start('node.ts', environment);
+  const finaliser = start('finaliser.ts', environment);
+  await eventually(async () => edge.output(), (text) => text.includes('edge listens'));
+  await eventually(async () => finaliser.output(), (text) => text.includes('finaliser runs'));
+  expect(edge.output().match(/TOKEN_SECRET/g)).toHaveLength(1);
+  edge.child.kill(signal);
+  finaliser.child.kill(signal);
+  expect(await edge.exit).toEqual([0, null]);
+  expect(await finaliser.exit).toEqual([0, null]);
+});
+
+test('a wrong setting ends the process at once, with one line for each', async () => {
+  const edge = start('node.ts', { REDIS_URL: 'http://x', PORT: '99999', TOKEN_SECRET: 'short' });
+  expect(await edge.exit).toEqual([1, null]);
+  expect(edge.output().trim().split('\n')).toHaveLength(3);
+  expect(edge.output()).not.toContain('short"');
+});
+
+describe('settings', () => {
+  const base = { REDIS_URL: 'redis://127.0.0.1' };
+  const read = (more: Record<string, string>) => readEdgeConfig({ ...base, ...more }, 'file:///tmp/r');
+
+  test('have defaults', () => {
+    expect(read({})).toMatchObject({ host: '127.0.0.1', port: 8080, queuePrefix: 'tabreel', storageUrl: 'file:///tmp/r', maxDuration: 14_400, publicUrl: null, tokenSecrets: null });
+    expect(readFinaliserConfig(base, 'file:///tmp/r')).toEqual({ redisUrl: 'redis://127.0.0.1', queuePrefix: 'tabreel', storageUrl: 'file:///tmp/r' });
+    expect(read({ PUBLIC_URL: 'https://rec.example.com/x/' }).publicUrl).toBe('https://rec.example.com/x');
+  });
+
+  test.each([
+    [{ HOST: '0.0.0.0' }, /HOST="0\.0\.0\.0".*authentication/],
+    [{ PORT: '-1' }, /PORT/],
+    [{ PUBLIC_URL: 'ws://x' }, /PUBLIC_URL/],
+    [{ PUBLIC_URL: 'https://x/?a' }, /PUBLIC_URL/],
+    [{ MEDIA_URL: 'https://x' }, /MEDIA_URL/],
+    [{ TRUSTED_PROXIES: 'loopback,somebody' }, /somebody/],
+    [{ STORAGE_URL: 's3://bucket' }, /STORAGE_URL/],
+    [{ WEBRTC: 'on' }, /WEBRTC/],
+    [{ MAX_DURATION: '0' }, /MAX_DURATION/],
+    [{ TOKEN_SECRET: 'abc' }, /TOKEN_SECRET=\(hidden\)/],
+  ])('%j is refused', (more, message) => {
+    expect(() => read(more as unknown as Record<string, string>)).toThrow(message);
+  });
+});
