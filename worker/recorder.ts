@@ -254,7 +254,7 @@ function watch(live: Capture, muxer: Muxer, options: RecorderOptions, run: Run, 
 /** The page's origin where a browser would not take it for a secure context, which capturing from within needs. */
 function insecureOrigin(url: string): string | null {
   const { protocol, hostname, origin } = new URL(url);
-  const loopback = hostname === 'localhost' || hostname.endsWith('.localhost') || hostname === '[::1]' || /^127\./.test(hostname);
+  const loopback = hostname === 'localhost' || hostname.endsWith('.localhost') || hostname === '[::1]' || hostname.startsWith('127.');
   return protocol === 'http:' && !loopback ? origin : null;
 }
 

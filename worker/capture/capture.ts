@@ -32,6 +32,8 @@ export type CaptureEvents = {
   audioReset(): void;
   /** The capture ended by itself and can't go on. */
   failed(error: Error): void;
+  /** The page has been moving for a while: time to stir it (stir.ts). */
+  moving?(): void;
   /** Built-in calibration page only: the flash began, a beep began; microseconds, each on its own track's clock. */
   flash?(timestamp: number): void;
   beep?(timestamp: number): void;

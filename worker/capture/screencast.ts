@@ -30,6 +30,7 @@ export const screencastCapture: CaptureEngine = {
           active: false,
           audio: false,
           tapEvent: null,
+          stir: null,
         }).catch((cause: unknown) => {
           throw new TabreelError('capture_unavailable', 'The browser can not encode the picture', { cause });
         });

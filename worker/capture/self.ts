@@ -10,9 +10,11 @@ import type { Log } from '../../shared/log.ts';
 import type { Capture, CaptureCounts, CaptureEngine, CaptureEvents, CaptureSettings } from './capture.ts';
 import { startFrameTicker, type FrameTicker } from './frame-ticker.ts';
 import { audioTap } from './in-page/audio-tap.ts';
+import { installStir } from './stir.ts';
 import { startStreamSession, type StreamSession } from './stream-session.ts';
 
 const WORLD = 'recorder';
+const STIR = 'stir';
 
 /**
  * @param paced let the recorder give the page its frames, at the recording's rate: a page that animates at 60 Hz is then
@@ -87,6 +89,11 @@ async function startSelfCapture(
 
   const attachTo = async (frameId: string, active: boolean): Promise<StreamSession> => {
     const { executionContextId } = await session.send('Page.createIsolatedWorld', { frameId, worldName: WORLD });
+    await session.send('Runtime.callFunctionOn', {
+      functionDeclaration: installStir.toString(),
+      executionContextId,
+      arguments: [{ value: STIR }],
+    });
     return startStreamSession(session, settings, forDocument(events, () => stopped || current === null), {
       world: WORLD,
       executionContextId,
@@ -94,6 +101,7 @@ async function startSelfCapture(
       active,
       audio: false,
       tapEvent,
+      stir: STIR,
     });
   };
 

@@ -12,7 +12,7 @@ export type StreamSession = {
   drained: Promise<void>;
 };
 
-export type StreamSessionOptions = Pick<CaptureStreamOptions, 'source' | 'active' | 'audio' | 'tapEvent'> & {
+export type StreamSessionOptions = Pick<CaptureStreamOptions, 'source' | 'active' | 'audio' | 'tapEvent' | 'stir'> & {
   /** Isolated world that the binding is for; null for the page's own. */
   world: string | null;
   executionContextId: number;
@@ -67,6 +67,7 @@ export async function startStreamSession(
     firstKeyFrameSeconds: settings.firstKeyFrameSeconds,
     source: options.source,
     active: options.active,
+    stir: options.stir,
     calibrate: settings.calibrate,
   };
   const run = async (declaration: string, args: readonly unknown[]): Promise<unknown> => {
@@ -127,6 +128,9 @@ function dispatch(message: string, events: CaptureEvents): void {
       });
       return;
     }
+    case 's':
+      events.moving?.();
+      return;
     case 'f':
       events.flash?.(Number(parts[0]));
       return;

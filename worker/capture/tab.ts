@@ -4,8 +4,11 @@
  */
 import type { Capture, CaptureEngine } from './capture.ts';
 import { mainContext } from './execution-context.ts';
+import { createStirrer } from './stir.ts';
 import { startStreamSession } from './stream-session.ts';
 import { TabreelError } from '../../shared/errors.ts';
+
+const WORLD = 'recorder';
 
 export const tabCapture: CaptureEngine = {
   name: 'tab',
@@ -24,13 +27,15 @@ export const tabCapture: CaptureEngine = {
         await controller.goto(settings.controllerUrl);
         const session = await controller.createCDPSession();
         const context = await mainContext(session);
-        const stream = await startStreamSession(session, settings, events, {
+        const moving = createStirrer(await page.createCDPSession(), WORLD);
+        const stream = await startStreamSession(session, settings, { ...events, moving }, {
           world: null,
           executionContextId: context,
           source: 'display',
           active: settings.calibrate,
           audio: true,
           tapEvent: null,
+          stir: null,
         }).catch((cause: unknown) => {
           throw new TabreelError('capture_unavailable', 'The browser did not let its tab be captured', { cause });
         });

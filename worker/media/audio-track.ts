@@ -1,11 +1,10 @@
 /** Lays chunks of sound on the recording's timeline: gaps become silence, overlaps are cut, slow drift is followed. */
 import type { AudioChunk } from '../capture/capture.ts';
-import { createClockMapping } from './clock.ts';
 import { createResampler, type Resampler } from './resampler.ts';
 
 export const SAMPLE_RATE = 48_000;
 
-/** Where a chunk lies further off than this, it is put where it belongs; nearer, it is drawn there slowly. */
+/** Where a chunk of sound lies further off than this, it is put where it belongs; nearer, it is drawn there slowly. */
 const JUMP_MICROS = 60_000;
 /** Differences below this are jitter of the timestamps. */
 const DEAD_BAND_MICROS = 4_000;
@@ -13,7 +12,8 @@ const DEAD_BAND_MICROS = 4_000;
 const MAX_TRIM = 0.003;
 
 export type AudioTrack = {
-  add(chunk: AudioChunk): void;
+  /** @param at monotonic microseconds of the chunk's first sample. */
+  add(chunk: AudioChunk, at: number): void;
   /** Fills with silence up to a time on the monotonic clock, in microseconds, where nothing came. */
   padTo(micros: number): void;
   /** The source's clock starts anew. */
@@ -30,7 +30,6 @@ export type AudioTrack = {
  * @param write takes interleaved stereo at SAMPLE_RATE, or a number of silent samples, without gaps.
  */
 export function createAudioTrack(start: number, soundDelay: number, write: (pcm: Int16Array | number) => void): AudioTrack {
-  const clock = createClockMapping();
   let position = 0;
   let resampler: { rate: number; run: Resampler } | null = null;
   let smoothed = 0;
@@ -47,7 +46,6 @@ export function createAudioTrack(start: number, soundDelay: number, write: (pcm:
     until,
     drift: () => corrected,
     reset() {
-      clock.reset();
       resampler = null;
       smoothed = 0;
     },
@@ -55,13 +53,14 @@ export function createAudioTrack(start: number, soundDelay: number, write: (pcm:
       const missing = toSamples(micros - until());
       if (missing > 0) emit(missing);
     },
-    add(chunk) {
-      const begin = clock.map(chunk.timestamp, chunk.arrival) - soundDelay;
+    add(chunk, at) {
+      const begin = at - soundDelay;
       const length = (chunk.frames * 1e6) / chunk.rate;
       if (begin + length <= start) return;
       let skip = 0;
       let difference = begin - until();
-      if (Math.abs(difference) > JUMP_MICROS) {
+      // in silence nobody hears a jump, however small
+      if (Math.abs(difference) > JUMP_MICROS || chunk.samples === null) {
         smoothed = 0;
         resampler = null;
         if (difference > 0) emit(toSamples(difference));

@@ -7,7 +7,7 @@ import type { AudioChunk, VideoPacket } from '../capture/capture.ts';
 import type { SinkPart } from '../sink/sink.ts';
 import { createAacEncoder, PACKET_SAMPLES, type AacEncoder, type AacPacket } from './aac-encoder.ts';
 import { createAudioTrack, SAMPLE_RATE, type AudioTrack } from './audio-track.ts';
-import { monotonicMicros } from './clock.ts';
+import { createClockMapping, monotonicMicros } from './clock.ts';
 import { muxSegment } from './segment.ts';
 
 export type MuxerOptions = {
@@ -54,7 +54,9 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
   let aacPackets: AacPacket[] = [];
   let lastChunk = -Infinity;
   let track: AudioTrack | null = null;
-  let sentInit: Uint8Array | null = null;
+  // fed from before the first picture on, so that it has settled by then
+  const clock = createClockMapping();
+  let sentInit = '';
   let wake: () => void = () => undefined;
   let finishing = false;
   let encoderDone = false;
@@ -123,8 +125,10 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
       },
       aacDescription === null ? null : { description: aacDescription, packets: sound },
     );
-    if (sentInit === null || Buffer.compare(sentInit, init) !== 0) {
-      sentInit = init;
+    // the header's bytes carry the time of day, so what it describes is compared
+    const described = Buffer.concat([description, aacDescription ?? new Uint8Array()]).toString('base64');
+    if (sentInit !== described) {
+      sentInit = described;
       options.deliver({ header: { type: 'init' }, payload: init });
     }
     options.deliver({
@@ -165,10 +169,12 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
     audio(chunk) {
       lastChunk = monotonicMicros();
       if (finishing) return;
-      track?.add(chunk);
+      const at = clock.map(chunk.timestamp, chunk.arrival);
+      track?.add(chunk, at);
       wake();
     },
     audioReset() {
+      clock.reset();
       track?.reset();
     },
     start: () => start,

@@ -25,6 +25,8 @@ export type CaptureStreamOptions = {
   firstKeyFrameSeconds: number;
   /** Where pictures come from: the tab that the browser lets us capture, or JPEGs that are handed in. */
   source: 'display' | 'images';
+  /** Name of the function in this world that stirs the page; null where the page is another one, which the recorder stirs. */
+  stir: string | null;
   /** Encode from the first frame on, or wait for `begin`. */
   active: boolean;
   /** Report when the flash square turns white and a beep begins, instead of encoding. */
@@ -168,6 +170,20 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
     flash.white = white;
   };
 
+  // See stir.ts for why and how often.
+  let stirred = 0;
+  const recent: number[] = [];
+  const stirIfMoving = (timestamp: number) => {
+    recent.push(timestamp);
+    if (recent.length > 6) recent.shift();
+    const moving = recent.length === 6 && timestamp - (recent[0] as number) < 600_000;
+    stirred = (stirred + 1) % 3;
+    if (!moving || stirred === 0) return;
+    const stir = options.stir === null ? null : (scope[options.stir] as (() => void) | undefined);
+    if (stir) stir();
+    else post('s');
+  };
+
   /** Takes the frame over: it is closed here, at the latest when the next one comes. */
   const take = async (frame: VideoFrame) => {
     if (stopped) return frame.close();
@@ -175,6 +191,7 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
     const offset = frame.timestamp - performance.now() * 1000;
     // a frame is never captured after it arrived: the largest difference is the nearest to the truth
     if (clockOffset === null || offset > clockOffset) clockOffset = offset;
+    stirIfMoving(frame.timestamp);
     if (options.calibrate) await watchFlash(frame);
     else if (active && frame.timestamp > lastStamp) encode(frame, false);
     held?.close();
@@ -192,16 +209,20 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
   const [videoTrack] = stream.getVideoTracks();
   if (videoTrack !== undefined) void readVideo(videoTrack);
   else if (options.source === 'display') return 'getDisplayMedia gave no picture';
+  // a still page gives no first frame either, unless it is stirred
+  if (options.stir !== null) (scope[options.stir] as (() => void) | undefined)?.();
 
-  const keyTimer = options.calibrate
-    ? undefined
-    : setInterval(() => {
-        if (clockOffset === null || !active) return;
-        const now = performance.now() * 1000 + clockOffset;
-        const due = (keys < 2 ? options.firstKeyFrameSeconds : options.keyFrameSeconds) * 1e6;
-        // only where the page has been still for a while: a moving page's next frame is the key frame
-        if (now - lastKey >= due && now - lastStamp > 200_000) repeat();
-      }, 250);
+  // A page that is still gives no frame to make the key frame of: the last one serves again.
+  let keyTimer: ReturnType<typeof setTimeout> | undefined;
+  const keepKeys = () => {
+    const due = (keys < 2 ? options.firstKeyFrameSeconds : options.keyFrameSeconds) * 1e6;
+    const now = performance.now() * 1000 + (clockOffset ?? 0);
+    const late = keys === 0 ? -Infinity : now - lastKey - due;
+    // a moving page's next frame is the key frame
+    if (active && late >= 0 && now - lastStamp > 200_000) repeat();
+    keyTimer = setTimeout(keepKeys, late >= -50_000 || late === -Infinity ? 50 : -late / 1000);
+  };
+  if (!options.calibrate) keepKeys();
 
   // Sound goes as 16-bit PCM in batches of a tenth of a second; silence only by its length.
   const flushers: (() => void)[] = [];
@@ -287,7 +308,10 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
     begin() {
       if (active) return;
       active = true;
-      repeat();
+      // what is held may be from before the page was painted; a page that moves will give a frame of its own
+      setTimeout(() => {
+        if (lastStamp === -1) repeat();
+      }, 100);
     },
     async snapshot() {
       if (held === null) return '';
@@ -311,7 +335,7 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
       if (stopped) return;
       repeat();
       stopped = true;
-      clearInterval(keyTimer);
+      clearTimeout(keyTimer);
       for (const flush of flushers) flush();
       for (const track of stream.getTracks()) track.stop();
       held?.close();

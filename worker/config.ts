@@ -1,0 +1,86 @@
+/** The settings of a worker. Names and defaults: docs/configuration.md. */
+import { X509Certificate } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { z } from 'zod';
+import { commonSettings, ConfigError, flag, readConfig, secrets, wholeNumber, type Environment } from '../shared/config.ts';
+import type { LogLevel } from '../shared/log.ts';
+import { captureEngines, type CaptureEngineName } from '../shared/recording.ts';
+import { splitPath } from './browser/find.ts';
+
+/** A pod that is told to leave lets its recordings go on for so long, in seconds. */
+const DRAIN_TIMEOUT_DEFAULT = 14_400;
+
+const engines = ['auto', ...captureEngines] as const;
+
+const workerSettings = z.object({
+  ...commonSettings,
+  SLOTS: wholeNumber(1, 256).optional(),
+  CHROMIUM_PATH: z.string().optional(),
+  CHROMIUM_SANDBOX: flag.default(true),
+  CAPTURE_ENGINE: z.enum(engines, { error: `must be one of ${engines.join(', ')}` }).default('auto'),
+  MEDIA_CA: z.string().optional(),
+  SECRETS_KEY: secrets.optional(),
+  DRAIN_TIMEOUT: wholeNumber(0, 604_800).default(DRAIN_TIMEOUT_DEFAULT),
+  HEALTH_PORT: wholeNumber(0, 65_535).optional(),
+});
+
+export type WorkerConfig = {
+  redisUrl: string;
+  queuePrefix: string;
+  logLevel: LogLevel;
+  /** Recordings at once. */
+  slots: number;
+  /** An executable, by path or name; null to look for one along `path`. */
+  chromiumPath: string | null;
+  path: readonly string[];
+  sandbox: boolean;
+  engine: CaptureEngineName | 'auto';
+  /** PEM of an authority that is trusted for media URLs beside the system's. */
+  mediaCa: string | null;
+  /** Opens what callers gave in confidence; null where recordings have none. */
+  secretsKeys: readonly string[] | null;
+  /** Seconds for which running recordings go on once the worker is to leave; then they are stopped. */
+  drainTimeout: number;
+  /** Of /healthz, /readyz and /metrics, 0 for any free one; null for none. */
+  healthPort: number | null;
+  /** All that the processes of recordings see of the environment. */
+  recorderEnvironment: Readonly<Record<string, string>>;
+};
+
+/** What a recording's process needs of the machine. Nothing else goes there: it has no business with settings and keys. */
+const passedOn = ['PATH', 'HOME', 'LANG', 'LC_ALL', 'TZ', 'FONTCONFIG_FILE', 'FONTCONFIG_PATH'];
+
+/**
+ * @param cores of this machine: two for each recording, unless SLOTS says otherwise
+ * @throws {ConfigError} one line for each wrong variable
+ */
+export async function readWorkerConfig(environment: Environment, cores: number): Promise<WorkerConfig> {
+  const settings = readConfig(workerSettings, environment, ['SECRETS_KEY']);
+  return {
+    redisUrl: settings.REDIS_URL,
+    queuePrefix: settings.QUEUE_PREFIX,
+    logLevel: settings.LOG_LEVEL,
+    slots: settings.SLOTS ?? Math.max(1, Math.floor(cores / 2)),
+    chromiumPath: settings.CHROMIUM_PATH ?? null,
+    path: splitPath(environment['PATH'] ?? ''),
+    sandbox: settings.CHROMIUM_SANDBOX,
+    engine: settings.CAPTURE_ENGINE,
+    mediaCa: settings.MEDIA_CA === undefined ? null : await readAuthority(settings.MEDIA_CA),
+    secretsKeys: settings.SECRETS_KEY ?? null,
+    drainTimeout: settings.DRAIN_TIMEOUT,
+    healthPort: settings.HEALTH_PORT ?? null,
+    recorderEnvironment: Object.fromEntries(
+      passedOn.flatMap((name) => (environment[name] === undefined ? [] : [[name, environment[name]]])),
+    ),
+  };
+}
+
+async function readAuthority(path: string): Promise<string> {
+  try {
+    const pem = await readFile(path, 'utf8');
+    new X509Certificate(pem);
+    return pem;
+  } catch (error) {
+    throw new ConfigError(`MEDIA_CA=${JSON.stringify(path)}: must be a file with a certificate in PEM (${(error as Error).message})`);
+  }
+}

@@ -1,0 +1,168 @@
+/** Takes recordings from the queue, as many at once as there are slots, and runs each as an attempt in its own process. */
+import { DelayedError, Worker, type Job } from 'bullmq';
+import type { Redis } from 'ioredis';
+import { TabreelError } from '../shared/errors.ts';
+import { newFinishJob, parseJob, type FinishJob, type RecordingJob } from '../shared/job.ts';
+import type { Log } from '../shared/log.ts';
+import { finishJobOptions, RECORD_QUEUE } from '../shared/queue.ts';
+import { pageSecrets, type PageSecrets } from '../shared/recording.ts';
+import type { RecordingStore } from '../shared/recording-store.ts';
+import { unseal } from '../shared/token.ts';
+import { startAttempt, type Attempt, type AttemptTimes } from './attempt.ts';
+import type { WorkerConfig } from './config.ts';
+import type { RecorderSettings } from './process-protocol.ts';
+import type { RecorderPool } from './recorder-pool.ts';
+
+/**
+ * BullMQ's lock is only the backstop: beats tell who lives. It is long, so that a busy machine doesn't lose it, and a job
+ * may stall often, since a second run of it finds a recording that is claimed and ends quietly.
+ */
+const LOCK_MS = 120_000;
+const MAX_STALLED = 1000;
+
+export type ConsumerOptions = {
+  config: Pick<WorkerConfig, 'slots' | 'queuePrefix' | 'secretsKeys' | 'drainTimeout'>;
+  /** A patient client (queue.ts); BullMQ makes itself another for what blocks. */
+  redis: Redis;
+  /** A patient client for subscriptions alone. */
+  subscriber: Redis;
+  store: RecordingStore;
+  finishQueue: { add(name: string, data: FinishJob, options: ReturnType<typeof finishJobOptions>): Promise<unknown> };
+  pool: RecorderPool;
+  settings: RecorderSettings;
+  log: Log;
+  times?: Partial<AttemptTimes>;
+};
+
+export type ConsumerCounts = {
+  /** Recordings that run now. */
+  active: number;
+  /** Attempts begun so far. */
+  begun: number;
+  draining: boolean;
+};
+
+export type Consumer = AsyncDisposable & {
+  counts(): ConsumerCounts;
+  /**
+   * Takes no more recordings, lets those that run go on for DRAIN_TIMEOUT, then stops them: what they recorded is kept.
+   * Resolves when none is left. @param now aborted to stop them at once
+   */
+  drain(now?: AbortSignal): Promise<void>;
+};
+
+/** Takes jobs at once. Disposing stops what runs and waits for it, as `drain` without patience. */
+export function startConsumer(options: ConsumerOptions): Consumer {
+  const { config, redis, subscriber, store, pool, settings, log } = options;
+  const attempts = new Map<string, Attempt>();
+  let begun = 0;
+  let draining = false;
+
+  const onMessage = (channel: string, event: string) => {
+    // the beat's answer says what is wanted: a signal only makes it come sooner
+    if (event === 'desired' || event === 'state') attempts.get(channel)?.look();
+  };
+  subscriber.on('message', onMessage);
+
+  const process = async (job: Job, token?: string): Promise<void> => {
+    if (draining) {
+      // it was on its way here when the worker began to leave: somebody else's
+      await job.moveToDelayed(Date.now() + 100, token);
+      throw new DelayedError();
+    }
+    const recording = await readJob(job);
+    if (recording === null) return;
+    const id = recording.recordingId;
+    const attempt = await store.claim(id);
+    if (attempt === null) {
+      log.info('recording is not to be run', { recording: id });
+      return;
+    }
+    begun += 1;
+    const attemptLog = log.with({ recording: id, attempt });
+    attemptLog.info('attempt begins', { waited: Date.now() - job.timestamp - (job.opts.delay ?? 0), origin: recording.origin });
+    let secrets: PageSecrets;
+    try {
+      secrets = await openSecrets(recording);
+    } catch (error) {
+      attemptLog.error('secrets can not be opened', { error });
+      const refusal = new TabreelError('internal', `The headers and cookies of the recording can not be opened: ${(error as Error).message}`);
+      await store.change(id, { from: ['starting'], to: 'failed', attempt, error: refusal.toRecordingError() });
+      return;
+    }
+    const channel = store.channel(id);
+    const running = startAttempt({
+      job: recording,
+      attempt,
+      secrets,
+      settings,
+      pool,
+      store,
+      finish: () => options.finishQueue.add('finish', newFinishJob(id, 'finish'), finishJobOptions(id, 'finish')),
+      log: attemptLog,
+      ...(options.times === undefined ? {} : { times: options.times }),
+    });
+    attempts.set(channel, running);
+    // what was said before this subscription is told by the first beat
+    subscriber.subscribe(channel).catch((error: unknown) => attemptLog.warn('signals come late', { error }));
+    if (draining) running.leave();
+    await running.finished;
+    attempts.delete(channel);
+    subscriber.unsubscribe(channel).catch(() => undefined);
+  };
+
+  /** A job that can't be read fails its recording, whose id is the job's own. */
+  const readJob = async (job: Job): Promise<RecordingJob | null> => {
+    try {
+      return parseJob(job.data);
+    } catch (error) {
+      log.error('job can not be read', { recording: job.id, error });
+      if (job.id !== undefined) await store.change(job.id, { from: ['queued'], to: 'failed', error: (error as TabreelError).toRecordingError() });
+      return null;
+    }
+  };
+
+  const openSecrets = async ({ sealed, recordingId }: RecordingJob): Promise<PageSecrets> => {
+    if (sealed === null) return pageSecrets.parse({});
+    if (config.secretsKeys === null) throw new TypeError('SECRETS_KEY is not set for this worker');
+    return pageSecrets.parse(await unseal(config.secretsKeys, recordingId, sealed));
+  };
+
+  const worker = new Worker(RECORD_QUEUE, process, {
+    connection: redis,
+    prefix: config.queuePrefix,
+    concurrency: config.slots,
+    lockDuration: LOCK_MS,
+    maxStalledCount: MAX_STALLED,
+  });
+  worker.on('error', (error) => log.warn('queue', { error }));
+  worker.on('failed', (job, error) => log.error('job failed', { recording: job?.id, error }));
+  worker.on('stalled', (id) => log.warn('job stalled', { recording: id }));
+
+  const drain = async (now?: AbortSignal): Promise<void> => {
+    draining = true;
+    log.info('worker drains', { active: attempts.size, patience: now?.aborted === true ? 0 : config.drainTimeout });
+    // with Redis away this waits for it, and the recordings must not wait with it
+    const paused = worker.pause(true).catch((error: unknown) => log.warn('queue', { error }));
+    const leave = () => {
+      for (const attempt of attempts.values()) attempt.leave();
+    };
+    const patience = setTimeout(leave, Math.min(config.drainTimeout * 1000, 2 ** 31 - 1));
+    now?.addEventListener('abort', leave);
+    if (now?.aborted === true) leave();
+    while (attempts.size > 0) await Promise.all([...attempts.values()].map(({ finished }) => finished));
+    clearTimeout(patience);
+    now?.removeEventListener('abort', leave);
+    await paused;
+  };
+
+  return {
+    counts: () => ({ active: attempts.size, begun, draining }),
+    drain,
+    async [Symbol.asyncDispose]() {
+      await drain(AbortSignal.abort());
+      subscriber.removeListener('message', onMessage);
+      await worker.close();
+    },
+  };
+}
