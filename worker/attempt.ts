@@ -7,6 +7,7 @@ import type { RecordingJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
 import { noStats, type CaptureEngineName, type PageSecrets, type RecordingError, type RecordingState, type RecordingStats } from '../shared/recording.ts';
 import type { Change, Changed, RecordingRecord, RecordingStore } from '../shared/recording-store.ts';
+import { persist } from './persist.ts';
 import type { FromRecorder, RecorderSettings } from './process-protocol.ts';
 import type { RecorderPool, RecorderProcess } from './recorder-pool.ts';
 
@@ -22,9 +23,6 @@ export type AttemptTimes = {
   abandon: number;
   /** To exit after its last message. */
   exit: number;
-  /** Between two tries to write what became of it; doubles up to the last. */
-  firstRetry: number;
-  lastRetry: number;
 };
 
 export const attemptTimes: AttemptTimes = {
@@ -35,8 +33,6 @@ export const attemptTimes: AttemptTimes = {
   stopAtMost: 120_000,
   abandon: 10_000,
   exit: 5000,
-  firstRetry: 200,
-  lastRetry: 5000,
 };
 
 export type AttemptOptions = {
@@ -212,18 +208,6 @@ export function startAttempt(options: AttemptOptions): Attempt {
     writeBegan();
   };
 
-  /** Until Redis takes it: nobody else will write what became of the recording. */
-  const persist = async <T>(what: string, write: () => Promise<T>): Promise<T> => {
-    for (let delay = times.firstRetry; ; delay = Math.min(delay * 2, times.lastRetry)) {
-      try {
-        return await write();
-      } catch (error) {
-        log.warn(`${what} can not be written just now`, { error });
-        await new Promise((resolve) => setTimeout(resolve, delay));
-      }
-    }
-  };
-
   const run = async (): Promise<TabreelError | null> => {
     try {
       recorder = await options.pool.take();
@@ -253,7 +237,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
     };
     const become = (to: RecordingState, error: RecordingError | null): Promise<Changed> => {
       const change: Change = { from: running, to, ...facts, ...(error === null ? {} : { error }) };
-      return persist(to, () => store.change(id, change));
+      return persist(to, () => store.change(id, change), log);
     };
 
     if (wanted === 'nothing') return;
@@ -263,8 +247,8 @@ export function startAttempt(options: AttemptOptions): Attempt {
       // a try before may have been taken without an answer: then it is finishing already
       const { outcome, state, desired } = await become('finishing', last.error);
       if (state !== 'finishing' || outcome === 'fenced') return;
-      if (desired === 'deleted') await persist('canceled', () => store.change(id, { from: ['finishing'], to: 'canceled', attempt }));
-      else await persist('the finish job', () => options.finish(id));
+      if (desired === 'deleted') await persist('canceled', () => store.change(id, { from: ['finishing'], to: 'canceled', attempt }), log);
+      else await persist('the finish job', () => options.finish(id), log);
     } else if (wanted === 'stopped' && last.error === null) {
       await become('canceled', null);
     } else {
@@ -279,7 +263,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
   const supervise = async (): Promise<void> => {
     const ticking = setInterval(tick, times.beat);
     try {
-      if (attempt > 1) before = whatWasLeft(await persist('the record', () => store.get(id)));
+      if (attempt > 1) before = whatWasLeft(await persist('a read of the record', () => store.get(id), log));
       await conclude(await run());
     } finally {
       clearInterval(ticking);

@@ -1,7 +1,7 @@
 /** Takes recordings from the queue, as many at once as there are slots, and runs each as an attempt in its own process. */
 import { DelayedError, Worker, type Job } from 'bullmq';
 import type { Redis } from 'ioredis';
-import { TabreelError } from '../shared/errors.ts';
+import { asTabreelError, TabreelError } from '../shared/errors.ts';
 import { newFinishJob, parseJob, type FinishJob, type RecordingJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
 import { finishJobOptions, RECORD_QUEUE } from '../shared/queue.ts';
@@ -10,6 +10,7 @@ import type { RecordingStore } from '../shared/recording-store.ts';
 import { unseal } from '../shared/token.ts';
 import { startAttempt, type Attempt, type AttemptTimes } from './attempt.ts';
 import type { WorkerConfig } from './config.ts';
+import { persist } from './persist.ts';
 import type { RecorderSettings } from './process-protocol.ts';
 import type { RecorderPool } from './recorder-pool.ts';
 
@@ -54,7 +55,9 @@ export type Consumer = AsyncDisposable & {
 /** Takes jobs at once. Disposing stops what runs and waits for it, as `drain` without patience. */
 export function startConsumer(options: ConsumerOptions): Consumer {
   const { config, redis, subscriber, store, pool, settings, log } = options;
+  /** By the channel of their recording. */
   const attempts = new Map<string, Attempt>();
+  const jobs = new Set<Promise<void>>();
   let begun = 0;
   let draining = false;
 
@@ -64,7 +67,7 @@ export function startConsumer(options: ConsumerOptions): Consumer {
   };
   subscriber.on('message', onMessage);
 
-  const process = async (job: Job, token?: string): Promise<void> => {
+  const take = async (job: Job, token?: string): Promise<void> => {
     if (draining) {
       // it was on its way here when the worker began to leave: somebody else's
       await job.moveToDelayed(Date.now() + 100, token);
@@ -73,7 +76,8 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     const recording = await readJob(job);
     if (recording === null) return;
     const id = recording.recordingId;
-    const attempt = await store.claim(id);
+    // a claim that was carried out and seemed to fail leaves one that doesn't beat: it is claimed again once it is stale
+    const attempt = await persist('claim', () => store.claim(id), log);
     if (attempt === null) {
       log.info('recording is not to be run', { recording: id });
       return;
@@ -87,7 +91,7 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     } catch (error) {
       attemptLog.error('secrets can not be opened', { error });
       const refusal = new TabreelError('internal', `The headers and cookies of the recording can not be opened: ${(error as Error).message}`);
-      await store.change(id, { from: ['starting'], to: 'failed', attempt, error: refusal.toRecordingError() });
+      await persist('failed', () => store.change(id, { from: ['starting'], to: 'failed', attempt, error: refusal.toRecordingError() }), log);
       return;
     }
     const channel = store.channel(id);
@@ -107,6 +111,7 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     subscriber.subscribe(channel).catch((error: unknown) => attemptLog.warn('signals come late', { error }));
     if (draining) running.leave();
     await running.finished;
+    if (attempts.get(channel) !== running) return; // a newer attempt came to this very worker
     attempts.delete(channel);
     subscriber.unsubscribe(channel).catch(() => undefined);
   };
@@ -117,7 +122,9 @@ export function startConsumer(options: ConsumerOptions): Consumer {
       return parseJob(job.data);
     } catch (error) {
       log.error('job can not be read', { recording: job.id, error });
-      if (job.id !== undefined) await store.change(job.id, { from: ['queued'], to: 'failed', error: (error as TabreelError).toRecordingError() });
+      const { id } = job;
+      const problem = asTabreelError(error).toRecordingError();
+      if (id !== undefined) await persist('failed', () => store.change(id, { from: ['queued'], to: 'failed', error: problem }), log);
       return null;
     }
   };
@@ -126,6 +133,12 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     if (sealed === null) return pageSecrets.parse({});
     if (config.secretsKeys === null) throw new TypeError('SECRETS_KEY is not set for this worker');
     return pageSecrets.parse(await unseal(config.secretsKeys, recordingId, sealed));
+  };
+
+  const process = (job: Job, token?: string): Promise<void> => {
+    const taken = take(job, token).finally(() => jobs.delete(taken));
+    jobs.add(taken);
+    return taken;
   };
 
   const worker = new Worker(RECORD_QUEUE, process, {
@@ -150,7 +163,7 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     const patience = setTimeout(leave, Math.min(config.drainTimeout * 1000, 2 ** 31 - 1));
     now?.addEventListener('abort', leave);
     if (now?.aborted === true) leave();
-    while (attempts.size > 0) await Promise.all([...attempts.values()].map(({ finished }) => finished));
+    while (jobs.size > 0) await Promise.allSettled(jobs);
     clearTimeout(patience);
     now?.removeEventListener('abort', leave);
     await paused;

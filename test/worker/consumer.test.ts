@@ -1,0 +1,375 @@
+import { Redis } from 'ioredis';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { newJob } from '../../shared/job.ts';
+import { createLog } from '../../shared/log.ts';
+import { createFinishQueue, createRecordQueue, patientRedis, recordJobOptions } from '../../shared/queue.ts';
+import { newRecordingId, noStats, type RecordingState } from '../../shared/recording.ts';
+import { createRecordingStore, type RecordingRecord, type RecordingStore } from '../../shared/recording-store.ts';
+import { seal } from '../../shared/token.ts';
+import type { AttemptTimes } from '../../worker/attempt.ts';
+import { startConsumer, type Consumer } from '../../worker/consumer.ts';
+import { createRecorderPool, type RecorderPool } from '../../worker/recorder-pool.ts';
+import { hasRedisServer, realRedis, startRedis, type RealRedis, type TestRedis } from '../helpers/redis.ts';
+
+const script = new URL('./fixtures/stub-recorder.ts', import.meta.url);
+const times: Partial<AttemptTimes> = { beat: 50, doubted: 1000, silent: 700, stop: 500, stopAtMost: 1500, abandon: 500, exit: 300 };
+const KEY = '0123456789abcdef0123456789abcdef';
+
+let server: TestRedis;
+beforeAll(async () => {
+  server = await startRedis();
+});
+afterAll(() => server[Symbol.asyncDispose]());
+
+let closers: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const close of closers.splice(0).reverse()) await close();
+});
+
+type World = {
+  prefix: string;
+  redis: Redis;
+  store: RecordingStore;
+  pool: RecorderPool;
+  consumer: Consumer;
+  lines: string[];
+  finishing(): Promise<string[]>;
+  /** Queues a recording whose process behaves as named. */
+  queue(behaviour: string, more?: { sealed?: string; id?: string; unqueued?: boolean }): Promise<string>;
+  /** Waits until the record is as it should be; looks at each event of it. */
+  until(id: string, what: (record: RecordingRecord) => boolean): Promise<RecordingRecord>;
+  messages(id: string): Promise<string[]>;
+};
+
+let count = 0;
+async function start(options: { url?: string; slots?: number; drainTimeout?: number; secretsKeys?: string[] | null } = {}): Promise<World> {
+  const url = options.url ?? server.url;
+  count += 1;
+  const prefix = `t${count}`;
+  const connect = () => {
+    const client = patientRedis(url, () => {});
+    closers.push(() => client.disconnect());
+    return client;
+  };
+  const [redis, subscriber, watcher] = [connect(), connect(), connect()];
+  const lines: string[] = [];
+  const log = createLog('debug', (line) => lines.push(line));
+  const store = createRecordingStore(redis, prefix);
+  const recordQueue = createRecordQueue(redis, prefix, () => {});
+  const finishQueue = createFinishQueue(redis, prefix, () => {});
+  const slots = options.slots ?? 1;
+  const pool = createRecorderPool({ size: slots, environment: { PATH: process.env['PATH'] ?? '', LANG: 'C' }, log, script });
+  closers.push(() => pool[Symbol.asyncDispose]());
+  const consumer = startConsumer({
+    config: { slots, queuePrefix: prefix, secretsKeys: options.secretsKeys ?? null, drainTimeout: options.drainTimeout ?? 0 },
+    redis,
+    subscriber,
+    store,
+    finishQueue,
+    pool,
+    settings: { chromiumPath: null, sandbox: true, engine: 'auto', mediaCa: null, soundDelay: {}, logLevel: 'error' },
+    log,
+    times,
+  });
+  closers.push(() => consumer[Symbol.asyncDispose]());
+  return {
+    prefix,
+    redis,
+    store,
+    pool,
+    consumer,
+    lines,
+    finishing: async () => (await finishQueue.getJobs(['waiting', 'delayed', 'prioritized'])).map((job) => `${job.data.recordingId} ${job.data.action}`),
+    async queue(behaviour, more = {}) {
+      const id = more.id ?? newRecordingId();
+      const job = newJob({
+        recordingId: id,
+        mediaUrl: `ws://127.0.0.1:9/v1/recordings/${id}/media`,
+        credential: 'credential',
+        origin: { source: 'test', hops: 0 },
+        spec: {
+          url: `http://stub.test/${behaviour}`, width: 640, height: 360, frameRate: 30, maxDuration: 60, audio: true,
+          videoBitrate: 1_000_000, audioBitrate: 128_000, start: { when: 'load', timeout: 30 }, webrtc: 'proxied',
+        },
+        sealed: more.sealed ?? null,
+      });
+      const origin = { scheme: 'http', host: 'localhost', port: null, source: 'test' } as const;
+      if (more.id === undefined) await store.create({ job, origin, metadata: {}, priority: 0, startAt: null, now: Date.now(), idempotency: null });
+      if (more.unqueued !== true) await recordQueue.add('record', job, recordJobOptions(id, 0, 0));
+      return id;
+    },
+    async until(id, what) {
+      const { promise, resolve } = Promise.withResolvers<RecordingRecord>();
+      const look = async () => {
+        const record = await store.get(id);
+        if (record !== null && what(record)) resolve(record);
+      };
+      const onMessage = (channel: string) => {
+        if (channel === store.channel(id)) void look();
+      };
+      watcher.on('message', onMessage);
+      await watcher.subscribe(store.channel(id));
+      void look();
+      return promise.finally(() => watcher.off('message', onMessage));
+    },
+    messages: async (id) =>
+      (await store.events(id, '0')).filter(({ type }) => type === 'log').map(({ data }) => (JSON.parse(data) as { message: string }).message),
+  };
+}
+
+const is = (state: RecordingState) => (record: RecordingRecord) => record.state === state;
+const alive = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+};
+const browserOf = (messages: string[]): number => Number(messages.find((line) => line.startsWith('browser '))?.slice(8));
+
+/** Something without an event of its own. */
+async function eventually(what: () => boolean | Promise<boolean>): Promise<void> {
+  for (const end = Date.now() + 4000; Date.now() < end; ) {
+    if (await what()) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  throw new Error('it did not come about');
+}
+
+describe('a recording', () => {
+  let world: World;
+  beforeEach(async () => {
+    world = await start();
+  });
+
+  it('runs until it is stopped, and goes to the finaliser with what is known of it', async () => {
+    const id = await world.queue('normal');
+    const recording = await world.until(id, (record) => record.state === 'recording' && (record.stats?.bytes ?? 0) > 1000);
+    expect(recording).toMatchObject({ engine: 'self', attempt: 1 });
+    expect(Date.now() - (recording.startedAt ?? 0)).toBeLessThan(5000);
+    await world.store.change(id, { from: ['recording'], desired: 'stopped' });
+    const finishing = await world.until(id, is('finishing'));
+    expect(finishing.stats?.bytes).toBeGreaterThanOrEqual(recording.stats?.bytes ?? 0);
+    expect(finishing.duration).toBeGreaterThan(0);
+    expect(finishing.error).toBeUndefined();
+    expect(finishing.warnings).toEqual(['this is a stub']);
+    await eventually(async () => (await world.finishing()).includes(`${id} finish`));
+    await eventually(() => world.consumer.counts().active === 0);
+  });
+
+  it('that ends by itself is finished, and one that stored nothing has failed', async () => {
+    expect((await world.until(await world.queue('ends'), is('finishing'))).error).toBeUndefined();
+    expect((await world.until(await world.queue('empty'), is('failed'))).error).toMatchObject({ code: 'nothing_recorded' });
+    expect((await world.until(await world.queue('fails'), is('failed'))).error).toMatchObject({ code: 'target_dns', blame: 'target' });
+  });
+
+  it('that is stopped before its first picture is canceled', async () => {
+    const id = await world.queue('slow');
+    await world.until(id, is('starting'));
+    await world.store.change(id, { from: ['starting'], desired: 'stopped' });
+    await world.until(id, is('canceled'));
+    expect(await world.finishing()).toEqual([]);
+  });
+
+  it('that nobody wants any more when its turn comes is passed over', async () => {
+    const busy = await world.queue('normal');
+    await world.until(busy, is('recording'));
+    const next = await world.queue('normal');
+    await world.store.change(next, { from: ['queued'], to: 'canceled', desired: 'stopped' });
+    await world.store.change(busy, { from: ['recording'], desired: 'stopped' });
+    const third = await world.queue('ends');
+    await world.until(third, is('finishing'));
+    expect((await world.store.get(next))?.attempt).toBe(0);
+    expect(world.consumer.counts().begun).toBe(2);
+  });
+
+  it('that is deleted ends at once and is not finished', async () => {
+    const id = await world.queue('normal');
+    await world.until(id, is('recording'));
+    await world.store.change(id, { from: ['recording'], desired: 'deleted' });
+    await world.until(id, is('canceled'));
+    const other = await world.queue('normal');
+    await world.until(other, is('recording'));
+    await world.store.remove(other);
+    await eventually(() => world.consumer.counts().active === 0);
+    expect(await world.finishing()).toEqual([]);
+  });
+
+  it('that a newer attempt took over is left alone', async () => {
+    const id = await world.queue('normal');
+    await world.until(id, is('recording'));
+    await world.redis.hincrby(`${world.prefix}:r:${id}`, 'attempt', 1);
+    await eventually(() => world.consumer.counts().active === 0);
+    expect(await world.store.get(id)).toMatchObject({ state: 'recording', attempt: 2 });
+    expect(await world.finishing()).toEqual([]);
+  });
+
+  it('runs in a process that sees nothing of the environment but what it needs', async () => {
+    const id = await world.queue('ends');
+    await world.until(id, is('finishing'));
+    const line = (await world.messages(id)).find((text) => text.startsWith('environment '));
+    expect(line?.split(' ').filter((name) => !name.startsWith('NODE_CHANNEL'))).toEqual(['environment', 'LANG', 'PATH', 'TMPDIR']);
+  });
+});
+
+describe('a process that is lost', () => {
+  let world: World;
+  beforeEach(async () => {
+    world = await start();
+  });
+
+  it('ends the recording with an error, and what is stored is kept', async () => {
+    const kept = await world.until(await world.queue('crashes'), is('finishing'));
+    expect(kept.error).toMatchObject({ code: 'worker_lost', retryable: true, message: expect.stringContaining('SIGKILL') });
+    expect(kept.stats?.bytes).toBeGreaterThan(0);
+    const early = await world.until(await world.queue('crashes-early'), is('failed'));
+    expect(early.error).toMatchObject({ code: 'worker_lost', message: expect.stringContaining('exited with 7') });
+    expect((await world.finishing()).length).toBe(1);
+  });
+
+  it.each(['blocks', 'silent'])('because it %s is killed with its browser', async (behaviour) => {
+    const id = await world.queue(behaviour);
+    const record = await world.until(id, ({ state }) => state === 'finishing' || state === 'failed');
+    expect(record.error).toMatchObject({ code: 'worker_lost', message: expect.stringContaining('it said nothing for') });
+    expect(record.state).toBe(behaviour === 'blocks' ? 'finishing' : 'failed');
+    const browser = browserOf(await world.messages(id));
+    expect(browser).toBeGreaterThan(1);
+    await eventually(() => !alive(browser));
+    // the slot is free again
+    await world.until(await world.queue('ends'), is('finishing'));
+  });
+
+  it('because it does not listen is killed, and what is stored is kept', async () => {
+    const id = await world.queue('deaf');
+    await world.until(id, is('recording'));
+    await world.store.change(id, { from: ['recording'], desired: 'stopped' });
+    expect((await world.until(id, is('finishing'))).error).toMatchObject({ code: 'worker_lost', message: expect.stringContaining('did not end when it was told to') });
+  });
+
+  it('is not one that only lingers after it told its end', async () => {
+    const id = await world.queue('lingers');
+    await world.until(id, is('recording'));
+    await world.store.change(id, { from: ['recording'], desired: 'stopped' });
+    expect((await world.until(id, is('finishing'))).error).toBeUndefined();
+  });
+});
+
+describe('a worker', () => {
+  it('keeps a process ready for each free slot, and never more processes than slots', async () => {
+    const world = await start({ slots: 2 });
+    await eventually(() => world.pool.ready() === 2);
+    const ids = [await world.queue('normal'), await world.queue('normal'), await world.queue('ends')];
+    await world.until(ids[0] as string, is('recording'));
+    await world.until(ids[1] as string, is('recording'));
+    expect(world.pool.ready()).toBe(0);
+    expect((await world.store.get(ids[2] as string))?.state).toBe('queued');
+    await world.store.change(ids[0] as string, { from: ['recording'], desired: 'stopped' });
+    await world.until(ids[2] as string, is('finishing'));
+    await eventually(() => world.pool.ready() === 1);
+  });
+
+  it('continues what another worker lost, and keeps what that stored even if it can add nothing', async () => {
+    const world = await start();
+    const id = await world.queue('', { unqueued: true });
+    const startedAt = Date.now() - 60_000;
+    const stats = { ...noStats, frames: 10, bytes: 5000 };
+    await world.store.claim(id);
+    await world.store.change(id, { from: ['starting'], to: 'recording', startedAt, stats, attempt: 1 });
+    await world.redis.del(`${world.prefix}:alive:${id}`);
+    await world.queue('crashes-early', { id });
+    const record = await world.until(id, is('finishing'));
+    expect(record).toMatchObject({ attempt: 2, startedAt, stats, error: { code: 'worker_lost' } });
+
+    const other = await world.queue('', { unqueued: true });
+    await world.store.claim(other);
+    await world.store.change(other, { from: ['starting'], to: 'recording', startedAt, stats, attempt: 1 });
+    await world.redis.del(`${world.prefix}:alive:${other}`);
+    await world.queue('ends', { id: other });
+    const continued = await world.until(other, is('finishing'));
+    expect(continued).toMatchObject({ startedAt, stats: { frames: 70, bytes: 6000 } });
+    expect(continued.duration).toBeGreaterThanOrEqual(60);
+  });
+
+  it('opens what callers gave in confidence, or fails the recording and says so', async () => {
+    const world = await start({ secretsKeys: [KEY] });
+    const plain = { headers: { 'X-Key': 'abc' }, cookies: [] };
+    const id = newRecordingId();
+    const sealed = await seal([KEY], id, plain);
+    const foreign = await world.queue('ends', { sealed });
+    expect((await world.until(foreign, is('failed'))).error).toMatchObject({ code: 'internal', message: expect.stringContaining('can not be opened') });
+
+    const own = await world.queue('', { unqueued: true });
+    await world.queue('ends', { id: own, sealed: await seal([KEY], own, plain) });
+    await world.until(own, is('finishing'));
+    expect(await world.messages(own)).toContain(`secrets ${JSON.stringify(plain)}`);
+  });
+
+  it('fails a recording whose job it can not read', async () => {
+    const world = await start();
+    const id = await world.queue('', { unqueued: true });
+    const queue = createRecordQueue(world.redis, world.prefix, () => {});
+    await queue.add('record', { version: 99 } as never, recordJobOptions(id, 0, 0));
+    expect((await world.until(id, is('failed'))).error).toMatchObject({ code: 'internal', message: expect.stringContaining('version') });
+  });
+
+  it('that drains lets recordings go on for a while, then ends them in good order, and takes no more', async () => {
+    const world = await start({ drainTimeout: 1 });
+    const id = await world.queue('normal');
+    await world.until(id, is('recording'));
+    const drained = world.consumer.drain();
+    const late = await world.queue('normal');
+    await world.until(id, (record) => (record.stats?.bytes ?? 0) > 10_000);
+    expect((await world.store.get(id))?.state).toBe('recording');
+    await drained;
+    const record = await world.store.get(id);
+    expect(record?.state).toBe('finishing');
+    expect(record?.warnings).toContain('The worker was shut down before the recording was over');
+    expect((await world.store.get(late))?.state).toBe('queued');
+  });
+
+  it('that must leave now stops at once, and a recording without a picture fails as one that can be tried again', async () => {
+    const world = await start({ drainTimeout: 3600 });
+    const id = await world.queue('slow');
+    await world.until(id, is('starting'));
+    const now = new AbortController();
+    const drained = world.consumer.drain(now.signal);
+    now.abort();
+    await drained;
+    expect(await world.store.get(id)).toMatchObject({ state: 'failed', error: { code: 'worker_lost', retryable: true } });
+  });
+});
+
+describe.skipIf(!hasRedisServer)('without Redis for a while', () => {
+  let own: RealRedis;
+  beforeEach(async () => {
+    own = await realRedis();
+    await own.start();
+    closers.push(() => own[Symbol.asyncDispose]());
+  });
+
+  it('a recording goes on, and what became of it is written later', async () => {
+    const world = await start({ url: own.url });
+    const id = await world.queue('normal');
+    const before = await world.until(id, (record) => record.state === 'recording' && (record.stats?.bytes ?? 0) > 0);
+    await own.kill();
+    await new Promise((resolve) => setTimeout(resolve, 1000)); // longer than every bound of this test but silence
+    await own.start();
+    const after = await world.until(id, (record) => (record.stats?.bytes ?? 0) > (before.stats?.bytes ?? 0) + 5000);
+    expect(after).toMatchObject({ state: 'recording', attempt: 1 });
+    await world.store.change(id, { from: ['recording'], desired: 'stopped' });
+    await world.until(id, is('finishing'));
+    await eventually(async () => (await world.finishing()).includes(`${id} finish`));
+  }, 15_000);
+
+  it('a recording that ends meanwhile is not forgotten', async () => {
+    const world = await start({ url: own.url });
+    const id = await world.queue('crashes');
+    await world.until(id, is('recording'));
+    await own.kill();
+    await eventually(() => world.pool.ready() === 1); // its process is gone and another is there
+    await own.start();
+    expect((await world.until(id, is('finishing'))).error).toMatchObject({ code: 'worker_lost' });
+    await eventually(async () => (await world.finishing()).includes(`${id} finish`));
+  }, 15_000);
+});

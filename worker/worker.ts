@@ -1,0 +1,117 @@
+/** A worker as a whole: its browser, its processes, its place in the queue. Also runs within another process. */
+import type { LogLevel, Log } from '../shared/log.ts';
+import { createFinishQueue, patientRedis } from '../shared/queue.ts';
+import { createRecordingStore } from '../shared/recording-store.ts';
+import { findBrowser, type FoundBrowser } from './browser/find.ts';
+import type { WorkerConfig } from './config.ts';
+import { startConsumer, type ConsumerCounts } from './consumer.ts';
+import { startHealthServer } from './health.ts';
+import type { RecorderSettings } from './process-protocol.ts';
+import { createRecorderPool } from './recorder-pool.ts';
+
+/** A calibration that takes longer is done without, in milliseconds. */
+const CALIBRATION_MS = 60_000;
+/** Redis may be away when a worker leaves: its connections then get so long to say good-bye, in milliseconds. */
+const CLOSE_MS = 5000;
+
+export type SoundDelay = RecorderSettings['soundDelay'];
+
+export type WorkerDependencies = {
+  /** Measures how late sound comes on this machine; done before the first recording is taken. */
+  measureSoundDelay?: (browser: FoundBrowser) => Promise<SoundDelay>;
+  /** The program of a recording's process. */
+  script?: URL | string;
+};
+
+export type RunningWorker = AsyncDisposable & {
+  browser: FoundBrowser;
+  /** Of the health server, where there is one. */
+  healthPort: number | null;
+  counts(): ConsumerCounts;
+  /** Takes no more recordings and resolves when the last one is over. @param now aborted to stop them at once */
+  drain(now?: AbortSignal): Promise<void>;
+};
+
+/**
+ * Resolves once it takes recordings. Redis may come later. Disposing stops what runs, keeps what was recorded, and closes.
+ * @throws {TabreelError} `browser_not_found`
+ */
+export async function startWorker(config: WorkerConfig, log: Log, dependencies: WorkerDependencies = {}): Promise<RunningWorker> {
+  const { chromiumPath, engine, path } = config;
+  const browser = await findBrowser({ chromiumPath, engine, ...(path.length > 0 ? { path } : {}) });
+  log.info('browser found', { ...browser });
+
+  await using stack = new AsyncDisposableStack();
+  const trouble = (error: Error) => log.warn('no connection to Redis', { error });
+  const connect = () => stack.adopt(patientRedis(config.redisUrl, trouble), (client) => client.disconnect());
+  const redis = connect();
+  const subscriber = connect();
+  const finishQueue = stack.adopt(createFinishQueue(redis, config.queuePrefix, trouble), (queue) => bounded(queue.close()));
+  const pool = stack.use(
+    createRecorderPool({
+      size: config.slots,
+      environment: config.recorderEnvironment,
+      log,
+      ...(dependencies.script === undefined ? {} : { script: dependencies.script }),
+    }),
+  );
+  const consumer = startConsumer({
+    config,
+    redis,
+    subscriber,
+    store: createRecordingStore(redis, config.queuePrefix),
+    finishQueue,
+    pool,
+    settings: {
+      // found once: a recording needn't look again
+      chromiumPath: browser.executable,
+      sandbox: config.sandbox,
+      engine,
+      mediaCa: config.mediaCa,
+      soundDelay: await measured(dependencies, browser, log),
+      logLevel: config.logLevel satisfies LogLevel,
+    },
+    log,
+  });
+  stack.defer(() => bounded(consumer[Symbol.asyncDispose]()));
+  const health =
+    config.healthPort === null
+      ? null
+      : stack.use(await startHealthServer({ port: config.healthPort, slots: config.slots, counts: consumer.counts, ready: pool.ready, redis }));
+  log.info('worker runs', { slots: config.slots, engines: browser.engines, ...(health === null ? {} : { healthPort: health.port }) });
+
+  const all = stack.move();
+  return {
+    browser,
+    healthPort: health?.port ?? null,
+    counts: consumer.counts,
+    drain: consumer.drain,
+    async [Symbol.asyncDispose]() {
+      // first what takes its time, so that only closing is bounded
+      await consumer.drain(AbortSignal.abort());
+      await all[Symbol.asyncDispose]();
+    },
+  };
+}
+
+async function measured({ measureSoundDelay }: WorkerDependencies, browser: FoundBrowser, log: Log): Promise<SoundDelay> {
+  if (measureSoundDelay === undefined) return {};
+  try {
+    const delay = await Promise.race([measureSoundDelay(browser), timeout(CALIBRATION_MS)]);
+    if (delay !== undefined) {
+      log.info('sound is calibrated', { delay });
+      return delay;
+    }
+    log.warn('sound is not calibrated', { error: new Error(`not done in ${CALIBRATION_MS / 1000} s`) });
+  } catch (error) {
+    log.warn('sound is not calibrated', { error });
+  }
+  return {};
+}
+
+const timeout = (milliseconds: number): Promise<undefined> =>
+  new Promise((resolve) => setTimeout(resolve, milliseconds, undefined).unref());
+
+const bounded = async (closing: PromiseLike<unknown>): Promise<void> => {
+  await Promise.race([Promise.resolve(closing).catch(() => undefined), timeout(CLOSE_MS)]);
+};
