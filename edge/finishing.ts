@@ -6,6 +6,7 @@ import { FINISH_QUEUE, createFinishQueue, finishJobOptions, patientRedis } from 
 import { createRecordingStore } from '../shared/recording-store.ts';
 import type { FinaliserConfig } from './config.ts';
 import { finishRecording, giveUp, removeRecording, sweepParts } from './finish/finish.ts';
+import { redisTroubleLog } from './redis-trouble.ts';
 import { openStorage } from './storage/open.ts';
 import type { Storage } from './storage/storage.ts';
 
@@ -24,7 +25,7 @@ const LOCK_MS = 60_000;
  * @returns closed with `await using` or its Symbol.asyncDispose, which breaks off what runs; it is done again elsewhere
  */
 export async function startFinaliser(config: FinaliserConfig, log: Log, options: { storage?: Storage } = {}): Promise<AsyncDisposable> {
-  const trouble = (error: Error) => log.warn('no connection to Redis', { error });
+  const trouble = redisTroubleLog(log);
   const redis = patientRedis(config.redisUrl, trouble);
   const blocking = patientRedis(config.redisUrl, trouble);
   const store = createRecordingStore(redis, config.queuePrefix);
@@ -56,7 +57,8 @@ export async function startFinaliser(config: FinaliserConfig, log: Log, options:
     const { recordingId: id, action } = job.data;
     const last = job.attemptsMade >= (job.opts.attempts ?? 1);
     log.warn('finish job failed', { recording: id, action, attempt: job.attemptsMade, last, error });
-    if (last && action === 'finish') giveUp(deps, id, error).catch((cause: unknown) => log.error('a recording stays in finishing', { recording: id, error: cause }));
+    if (!last || action !== 'finish') return;
+    giveUp(deps, id, error).catch((cause: unknown) => log.error('a recording stays in finishing', { recording: id, error: cause }));
   });
   log.info('finaliser runs');
 

@@ -14,6 +14,7 @@ import { createIngest } from './ingest/ingest.ts';
 import { createLiveParts } from './ingest/live.ts';
 import { handleUpgrades } from './ingest/upgrade.ts';
 import { createMetrics } from './metrics.ts';
+import { redisTroubleLog } from './redis-trouble.ts';
 import { openStorage } from './storage/open.ts';
 import type { Storage } from './storage/storage.ts';
 import { createWatch } from './watch.ts';
@@ -39,7 +40,7 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
   if (config.tokenSecrets === null) {
     log.warn('TOKEN_SECRET is not set: links and queued jobs of this process end with it');
   }
-  const redisTrouble = quietly(log);
+  const redisTrouble = redisTroubleLog(log);
   const redis = failFastRedis(config.redisUrl, redisTrouble);
   const subscriber = patientRedis(config.redisUrl, redisTrouble);
   const store = createRecordingStore(redis, config.queuePrefix);
@@ -85,10 +86,15 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
 
   const server = createServer(getRequestListener(app.fetch));
   const upgrades = handleUpgrades(server, ingest, log);
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(config.port, config.host.replace(/^\[|\]$/g, ''), resolve);
-  });
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(config.port, config.host.replace(/^\[|\]$/g, ''), resolve);
+    });
+  } catch (error) {
+    await disconnect();
+    throw error;
+  }
   const { address, port, family } = server.address() as AddressInfo;
   const url = `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`;
   log.info('edge listens', { url });
@@ -108,11 +114,14 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
     await ended;
     clearInterval(idle);
     clearTimeout(force);
+    await disconnect();
+    log.info('edge closed');
+  }
+  async function disconnect() {
     loopDelay.disable();
     await Promise.allSettled([recordQueue.close(), finishQueue.close()]);
     subscriber.disconnect();
     redis.disconnect();
-    log.info('edge closed');
   }
   return {
     url,
@@ -127,13 +136,3 @@ const peerOf = ({ socket }: IncomingMessage) => ({
   address: socket.remoteAddress ?? null,
   encrypted: 'encrypted' in socket && socket.encrypted === true,
 });
-
-/** A client that can't connect says so several times a second: one line a minute is enough. */
-function quietly(log: Log): (error: Error) => void {
-  let last = 0;
-  return (error) => {
-    if (Date.now() - last < 60_000) return;
-    last = Date.now();
-    log.warn('no connection to Redis', { error });
-  };
-}

@@ -55,8 +55,8 @@ export async function planJoin(storage: Storage, id: string, parts: readonly Sto
       using initInput = openInit(initBytes);
       const tracks = await readTracks(initInput);
       if (tracks.video === null) throw new Error(`attempt ${attempt} has no picture`);
-      if (video !== null && !sameTracks({ video, audio }, tracks)) {
-        plan.warnings.push(`attempt ${attempt} has other codec parameters than the first and is not in the file`);
+      if (video !== null && !canFollow({ video, audio }, tracks)) {
+        plan.warnings.push(`part of attempt ${attempt} has other codec parameters than the recording's beginning and is not in the file`);
         continue;
       }
       video ??= { ...tracks.video, packets: 0 };
@@ -95,9 +95,10 @@ function sectionsOf(parts: readonly StoredPart[]): { init: StoredPart; segments:
 
 /** What the worker said at the end, or the end of the last segment where it was lost before it could. Microseconds. */
 function durationOf(parts: readonly StoredPart[]): number {
-  const last = parts.reduce((end, part) => (part.type === 'segment' ? Math.max(end, part.start + part.duration) : end), 0);
+  const last = parts.findLast((part) => part.type === 'segment');
   const end = parts.findLast((part) => part.type === 'end');
-  return end?.type === 'end' && end.duration > 0 ? end.duration : last;
+  // an end before the last segment would contradict the media
+  return end !== undefined && end.duration > (last?.start ?? 0) ? end.duration : (last?.start ?? 0) + (last?.duration ?? 0);
 }
 
 type Tracks = { video: Omit<VideoTrackPlan, 'packets'> | null; audio: Omit<AudioTrackPlan, 'packets'> | null };
@@ -113,14 +114,20 @@ async function readTracks(init: Input): Promise<Tracks> {
   };
 }
 
-/** Whether packets of both can stand in one track of a file that has one header. */
-const sameTracks = (a: Tracks, b: Tracks): boolean => describe(a) === describe(b);
-const describe = ({ video, audio }: Tracks): string =>
-  JSON.stringify([video, audio].map((track) => track && { codec: track.codec, config: track.config }), (key, value: unknown) => {
-    if (key === 'packets') return undefined;
-    if (value instanceof ArrayBuffer) return [...new Uint8Array(value)];
-    return ArrayBuffer.isView(value) ? [...new Uint8Array(value.buffer, value.byteOffset, value.byteLength)] : value;
-  });
+/** Whether packets of both can stand in one file, which has one header a track. One without sound leaves a gap in it. */
+const canFollow = (first: Tracks, next: Tracks): boolean =>
+  same(first.video, next.video) && (first.audio === null || next.audio === null || same(first.audio, next.audio));
+
+type TrackHeader = { codec: string; config: object } | null;
+
+function same(a: TrackHeader, b: TrackHeader): boolean {
+  const text = (track: TrackHeader) => JSON.stringify([track?.codec, track?.config], (_key, value: unknown) => (isBytes(value) ? bytesOf(value) : value));
+  return text(a) === text(b);
+}
+
+const isBytes = (value: unknown): value is AllowSharedBufferSource => value instanceof ArrayBuffer || ArrayBuffer.isView(value);
+const bytesOf = (value: AllowSharedBufferSource): number[] =>
+  ArrayBuffer.isView(value) ? [...new Uint8Array(value.buffer, value.byteOffset, value.byteLength)] : [...new Uint8Array(value)];
 
 async function countPackets(storage: Storage, key: string, init: Input): Promise<{ video: number; audio: number }> {
   const size = (await storage.stat(key))?.bytes;

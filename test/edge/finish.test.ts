@@ -42,6 +42,8 @@ async function recorded(...attempts: readonly (readonly CmafPart[])[]) {
   return id;
 }
 
+const secondsOf = (parts: readonly CmafPart[]) => parts.reduce((sum, { header }) => sum + ('duration' in header ? header.duration : 0), 0) / 1e6;
+
 async function look(id: string) {
   const bytes = (await storage.get(`${id}/recording.mp4`)) ?? new Uint8Array();
   using input = new Input({ formats: [MP4], source: new BufferSource(bytes) });
@@ -53,25 +55,27 @@ async function look(id: string) {
 
 describe('finishing', () => {
   test('the last picture stands until the end that the worker told', async () => {
-    const end = { header: { ...cmaf.parts.at(-1)!.header, duration: 4_250_000 }, payload: new Uint8Array() } as CmafPart;
+    const told = cmaf.duration + 1.25;
+    const end = { header: { ...cmaf.parts.at(-1)!.header, duration: Math.round(told * 1e6) }, payload: new Uint8Array() } as CmafPart;
     const id = await recorded([...cmaf.parts.slice(0, -1), end]);
     expect(await finish(id)).toBe(true);
-    expect(await edge.get(id)).toMatchObject({ state: 'completed', duration: 4.25 });
+    const done = await edge.get(id);
+    expect([done.state, done.duration]).toEqual(['completed', expect.closeTo(told, 3)]);
     const { duration, times } = await look(id);
-    expect(duration).toBeCloseTo(4.25, 3);
+    expect(duration).toBeCloseTo(told, 3);
     expect(times).toHaveLength(cmaf.frames);
   });
 
   test('a worker that was lost leaves what was stored: it ends with the last segment', async () => {
     const id = await recorded(cmaf.parts.slice(0, 3));
     await finish(id);
-    expect((await edge.get(id)).duration).toBeCloseTo(2, 1);
+    expect((await edge.get(id)).duration).toBeCloseTo(secondsOf(cmaf.parts.slice(1, 3)), 1);
   });
 
   test('attempts follow each other on one timeline', async () => {
     const id = await recorded(cmaf.parts.slice(0, 3), cmaf.parts);
     await finish(id);
-    const first = cmaf.parts.slice(1, 3).reduce((sum, { header }) => sum + ('duration' in header ? header.duration : 0), 0) / 1e6;
+    const first = secondsOf(cmaf.parts.slice(1, 3));
     const done = await edge.get(id);
     expect(done).toMatchObject({ state: 'completed', warnings: [] });
     expect(done.duration).toBeCloseTo(first + cmaf.duration, 1);
@@ -88,8 +92,18 @@ describe('finishing', () => {
     await finish(id);
     const done = await edge.get(id);
     expect(done.state).toBe('completed');
-    expect(done.warnings[0]).toContain('attempt 2');
+    expect(done.warnings[0]).toContain('part of attempt 2');
     expect(done.duration).toBeCloseTo(cmaf.duration, 1);
+  });
+
+  test.runIf(hasFfmpeg)('sound may begin late', async () => {
+    const silent = await makeCmaf({ seconds: 1, audio: false });
+    const id = await recorded(silent.parts, cmaf.parts);
+    await finish(id);
+    const done = await edge.get(id);
+    expect(done).toMatchObject({ state: 'completed', warnings: [] });
+    expect(done.duration).toBeCloseTo(1 + cmaf.duration, 1);
+    expect((await look(id)).times).toHaveLength(silent.frames + cmaf.frames);
   });
 
   test.runIf(hasFfmpeg)('works without sound', async () => {

@@ -35,6 +35,7 @@ describe('a recording from the first part to its file', () => {
     const created = await edge.create();
     const attempt = await edge.control.run(created.id);
     const parts = withThumbnail(cmaf.parts);
+    const segments = parts.filter(({ header }) => header.type === 'segment').length;
     const worker = await dial(edge, created, attempt);
     expect(await worker.welcome).toBe(0);
     expect((await edge.api(`/v1/recordings/${created.id}/live.m3u8`)).body).toMatchObject({ code: 'file_not_ready' });
@@ -45,7 +46,7 @@ describe('a recording from the first part to its file', () => {
     const live = await edge.api(created.links.live);
     expect(live.headers.get('content-type')).toBe('application/vnd.apple.mpegurl');
     expect(live.body).toContain('#EXT-X-PLAYLIST-TYPE:EVENT');
-    expect(live.body).toContain('#EXTINF:1.000000,');
+    expect(live.body).toMatch(/#EXTINF:[12]\.000000,/);
     expect(live.body).not.toContain('#EXT-X-ENDLIST');
     const uris = String(live.body).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
     expect(uris).toHaveLength(2);
@@ -86,7 +87,7 @@ describe('a recording from the first part to its file', () => {
     expect((await input.getPrimaryAudioTrack()) !== null).toBe(cmaf.audio);
 
     const { body: manifest } = await edge.api(`/v1/recordings/${done.id}/manifest.json`);
-    expect(manifest).toMatchObject({ id: done.id, url: 'https://example.com/page', frames: cmaf.frames, segments: 4, width: cmaf.width });
+    expect(manifest).toMatchObject({ id: done.id, url: 'https://example.com/page', frames: cmaf.frames, segments, width: cmaf.width });
     expect(manifest.files).toEqual(done.files.slice(0, 2));
 
     if (hasFfmpeg) {

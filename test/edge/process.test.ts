@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -10,10 +10,15 @@ let redis: TestRedis;
 beforeAll(async () => {
   redis = await startRedis();
 });
-afterAll(() => redis[Symbol.asyncDispose]());
+const children: ChildProcess[] = [];
+afterAll(async () => {
+  for (const child of children) child.kill('SIGKILL');
+  await redis[Symbol.asyncDispose]();
+});
 
 function start(entry: string, environment: Record<string, string>) {
   const child = spawn(process.execPath, [fileURLToPath(new URL(`../../edge/${entry}`, import.meta.url))], { env: environment });
+  children.push(child);
   let output = '';
   child.stdout.on('data', (data) => (output += String(data)));
   child.stderr.on('data', (data) => (output += String(data)));

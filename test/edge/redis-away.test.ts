@@ -115,4 +115,21 @@ describe.skipIf(!hasRedisServer).concurrent('while Redis is away requests are re
     await until('"failed"');
     expect((await worker.closed).code).toBe(4410);
   });
+
+  test('the finaliser goes on once it is back', async () => {
+    await using own = await realRedis();
+    await using edge = await testEdge(own.url);
+    await using finaliser = await edge.finaliser();
+    void finaliser;
+    await own.start();
+    const created = await recovers(edge);
+    await own.kill();
+    await sleep(300);
+    await own.start();
+    await recovers(edge);
+    const { id } = created.body;
+    await edge.control.run(id);
+    await edge.control.finish(id);
+    await eventually(() => edge.get(id), ({ state }) => state === 'failed', 12_000);
+  }, 25_000);
 });

@@ -31,7 +31,7 @@ export async function startRedis(): Promise<TestRedis> {
   const mock = await createRedisMock();
   const address = mock.addresses()[0];
   if (address === undefined) throw new Error('the embedded Redis does not listen');
-  return { url: `redis://${String(address).replace(/^redis:\/\//, '')}`, [Symbol.asyncDispose]: () => mock.close() };
+  return { url: `redis://${address.host}:${address.port}`, [Symbol.asyncDispose]: () => mock.close() };
 }
 
 /** A port that was free a moment ago. */
