@@ -56,6 +56,9 @@ export async function realRedis(): Promise<RealRedis> {
     await gone;
     child = null;
   };
+  // a test that crashes must not leave a server behind
+  const onExit = () => child?.kill('SIGKILL');
+  process.once('exit', onExit);
   return {
     url: `redis://127.0.0.1:${port}`,
     async start() {
@@ -78,6 +81,7 @@ export async function realRedis(): Promise<RealRedis> {
     },
     async [Symbol.asyncDispose]() {
       await kill();
+      process.off('exit', onExit);
       rmSync(directory, { recursive: true, force: true });
     },
   };
