@@ -21,6 +21,8 @@ export type RecorderSettings = {
 
 export type ToRecorder =
   | { type: 'start'; job: RecordingJob; attempt: number; secrets: PageSecrets; settings: RecorderSettings }
+  /** Instead of `start`: measure by how much the engine's sound comes late on this machine. */
+  | { type: 'calibrate'; settings: RecorderSettings }
   /** End the capture, send what is there, and finish; idempotent. */
   | { type: 'stop' }
   /** The recording isn't wanted any more, or belongs to another attempt: end without sending what is left. */
@@ -41,5 +43,7 @@ export type FromRecorder =
   | { type: 'warning'; code: string; message: string }
   /** A line for those who watch. */
   | { type: 'log'; message: string }
+  /** The answer to `calibrate`; empty where it could not be measured. */
+  | { type: 'calibrated'; soundDelay: RecorderSettings['soundDelay'] }
   /** The last message. @property storedSegments segments that the ingest acknowledged in this attempt. */
   | { type: 'ended'; error: RecordingError | null; stats: RecordingStats; duration: number; storedSegments: number };

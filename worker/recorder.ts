@@ -7,10 +7,8 @@ import type { CaptureEngineName, PageSecrets } from '../shared/recording.ts';
 import { findBrowser, type FoundBrowser } from './browser/find.ts';
 import { launchBrowser } from './browser/launch.ts';
 import { openPage } from './browser/page.ts';
-import { avcCodec, type Capture, type CaptureEngine, type CaptureEvents } from './capture/capture.ts';
-import { screencastCapture } from './capture/screencast.ts';
-import { selfCapture } from './capture/self.ts';
-import { tabCapture } from './capture/tab.ts';
+import { avcCodec, type Capture, type CaptureEvents } from './capture/capture.ts';
+import { engineFor } from './engines.ts';
 import { monotonicMicros } from './media/clock.ts';
 import { createMuxer, type Muxer } from './media/muxer.ts';
 import { startProxy } from './outbound/proxy.ts';
@@ -88,12 +86,6 @@ async function capturePage(options: RecorderOptions, run: Run): Promise<void> {
   }
 }
 
-function engineFor(name: CaptureEngineName): { engine: CaptureEngine; paced: boolean } {
-  if (name === 'tab') return { engine: tabCapture, paced: false };
-  if (name === 'self') return { engine: selfCapture(true), paced: true };
-  return { engine: screencastCapture, paced: false };
-}
-
 async function captureWith(name: CaptureEngineName, found: FoundBrowser, options: RecorderOptions, run: Run): Promise<void> {
   const { job, settings, log, report, sink } = options;
   const { spec } = job;
@@ -105,9 +97,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
   const captureTitle = `tabreel-${randomBytes(8).toString('hex')}`;
   await using launched = await launchBrowser(
     {
-      executable: found.executable,
-      libraryPath: found.libraryPath,
-      kind: found.kind,
+      ...found,
       sandbox: settings.sandbox,
       width: spec.width,
       height: spec.height,

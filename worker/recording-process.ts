@@ -1,7 +1,9 @@
 /** Entry of the process that runs one recording: forked by the worker, told all over IPC, reads no environment. */
 import { TabreelError } from '../shared/errors.ts';
-import { createLog } from '../shared/log.ts';
-import type { FromRecorder, ToRecorder } from './process-protocol.ts';
+import { createLog, type Log } from '../shared/log.ts';
+import { findBrowser } from './browser/find.ts';
+import { measureSoundDelay } from './calibration.ts';
+import type { FromRecorder, RecorderSettings, ToRecorder } from './process-protocol.ts';
 import { record } from './recorder.ts';
 import { createMediaSocketSink } from './sink/media-socket.ts';
 
@@ -18,7 +20,7 @@ process.on('message', (message: ToRecorder) => {
   else if (message.type === 'abandon') abandon.abort(new TabreelError('internal', 'abandoned'));
   else if (!started) {
     started = true;
-    void run(message);
+    void (message.type === 'start' ? run(message) : calibrate(message.settings));
   }
 });
 // whoever wants this recording is gone
@@ -27,8 +29,11 @@ process.on('disconnect', () => abandon.abort(new TabreelError('worker_lost', 'Th
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
 report({ type: 'ready' });
 
+const logOf = (settings: RecorderSettings, fields: Record<string, unknown>): Log =>
+  createLog(settings.logLevel, (line) => process.stderr.write(`${line}\n`), fields);
+
 async function run({ job, attempt, secrets, settings }: Extract<ToRecorder, { type: 'start' }>): Promise<void> {
-  const log = createLog(settings.logLevel, (line) => process.stderr.write(`${line}\n`), { recording: job.recordingId, attempt });
+  const log = logOf(settings, { recording: job.recordingId, attempt });
   const alive = setInterval(() => report({ type: 'alive' }), 1000);
   const sink = createMediaSocketSink({ url: job.mediaUrl, credential: job.credential, attempt, ca: settings.mediaCa, log });
   // a sink that fails before anybody listens must not end the process
@@ -36,6 +41,25 @@ async function run({ job, attempt, secrets, settings }: Extract<ToRecorder, { ty
   await record({ job, attempt, secrets, settings, sink, log, report, stop: stop.signal, abandon: abandon.signal });
   await sink[Symbol.asyncDispose]();
   clearInterval(alive);
+  leave();
+}
+
+async function calibrate(settings: RecorderSettings): Promise<void> {
+  const log = logOf(settings, { task: 'calibration' });
+  try {
+    const found = await findBrowser({ chromiumPath: settings.chromiumPath, engine: settings.engine });
+    const [name] = found.engines;
+    const deaf = name === undefined || name === 'screencast';
+    const soundDelay = deaf ? {} : { [name]: await measureSoundDelay(name, found, settings.sandbox, log) };
+    report({ type: 'calibrated', soundDelay });
+  } catch (error) {
+    log.warn('calibration failed', { error });
+    report({ type: 'calibrated', soundDelay: {} });
+  }
+  leave();
+}
+
+function leave(): void {
   if (process.connected) process.disconnect();
   process.exit(0);
 }

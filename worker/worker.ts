@@ -1,5 +1,5 @@
 /** A worker as a whole: its browser, its processes, its place in the queue. Also runs within another process. */
-import type { LogLevel, Log } from '../shared/log.ts';
+import type { Log } from '../shared/log.ts';
 import { createFinishQueue, patientRedis } from '../shared/queue.ts';
 import { createRecordingStore } from '../shared/recording-store.ts';
 import { findBrowser, type FoundBrowser } from './browser/find.ts';
@@ -7,7 +7,7 @@ import type { WorkerConfig } from './config.ts';
 import { startConsumer, type ConsumerCounts } from './consumer.ts';
 import { startHealthServer } from './health.ts';
 import type { RecorderSettings } from './process-protocol.ts';
-import { createRecorderPool } from './recorder-pool.ts';
+import { createRecorderPool, type RecorderPool } from './recorder-pool.ts';
 
 /** A calibration that takes longer is done without, in milliseconds. */
 const CALIBRATION_MS = 60_000;
@@ -17,8 +17,8 @@ const CLOSE_MS = 5000;
 export type SoundDelay = RecorderSettings['soundDelay'];
 
 export type WorkerDependencies = {
-  /** Measures how late sound comes on this machine; done before the first recording is taken. */
-  measureSoundDelay?: (browser: FoundBrowser) => Promise<SoundDelay>;
+  /** Measures how late sound comes on this machine, before the first recording is taken; by default a process of the pool does. */
+  measureSoundDelay?: (pool: RecorderPool, settings: RecorderSettings) => Promise<SoundDelay>;
   /** The program of a recording's process. */
   script?: URL | string;
 };
@@ -55,24 +55,18 @@ export async function startWorker(config: WorkerConfig, log: Log, dependencies: 
       ...(dependencies.script === undefined ? {} : { script: dependencies.script }),
     }),
   );
-  const consumer = startConsumer({
-    config,
-    redis,
-    subscriber,
-    store: createRecordingStore(redis, config.queuePrefix),
-    finishQueue,
-    pool,
-    settings: {
-      // found once: a recording needn't look again
-      chromiumPath: browser.executable,
-      sandbox: config.sandbox,
-      engine,
-      mediaCa: config.mediaCa,
-      soundDelay: await measured(dependencies, browser, log),
-      logLevel: config.logLevel satisfies LogLevel,
-    },
-    log,
-  });
+  const settings: RecorderSettings = {
+    // found once: a recording needn't look again
+    chromiumPath: browser.executable,
+    sandbox: config.sandbox,
+    engine,
+    mediaCa: config.mediaCa,
+    soundDelay: {},
+    logLevel: config.logLevel,
+  };
+  settings.soundDelay = await soundDelayOf(dependencies.measureSoundDelay ?? measureInProcess, pool, settings, log);
+  const store = createRecordingStore(redis, config.queuePrefix);
+  const consumer = startConsumer({ config, redis, subscriber, store, finishQueue, pool, settings, log });
   stack.defer(() => bounded(consumer[Symbol.asyncDispose]()));
   const health =
     config.healthPort === null
@@ -94,19 +88,37 @@ export async function startWorker(config: WorkerConfig, log: Log, dependencies: 
   };
 }
 
-async function measured({ measureSoundDelay }: WorkerDependencies, browser: FoundBrowser, log: Log): Promise<SoundDelay> {
-  if (measureSoundDelay === undefined) return {};
+async function soundDelayOf(
+  measure: NonNullable<WorkerDependencies['measureSoundDelay']>,
+  pool: RecorderPool,
+  settings: RecorderSettings,
+  log: Log,
+): Promise<SoundDelay> {
   try {
-    const delay = await Promise.race([measureSoundDelay(browser), timeout(CALIBRATION_MS)]);
-    if (delay !== undefined) {
-      log.info('sound is calibrated', { delay });
-      return delay;
-    }
-    log.warn('sound is not calibrated', { error: new Error(`not done in ${CALIBRATION_MS / 1000} s`) });
+    const soundDelay = await measure(pool, settings);
+    log.info('sound is calibrated', { soundDelay });
+    return soundDelay;
   } catch (error) {
     log.warn('sound is not calibrated', { error });
+    return {};
   }
-  return {};
+}
+
+/** @throws where the process ends without an answer or takes too long */
+async function measureInProcess(pool: RecorderPool, settings: RecorderSettings): Promise<SoundDelay> {
+  const recorder = await pool.take();
+  const measured = Promise.withResolvers<SoundDelay>();
+  recorder.onMessage((message) => {
+    if (message.type === 'calibrated') measured.resolve(message.soundDelay);
+  });
+  recorder.send({ type: 'calibrate', settings });
+  const lost = recorder.exited.then(() => Promise.reject(new Error('its process ended')));
+  const late = timeout(CALIBRATION_MS).then(() => Promise.reject(new Error(`it took more than ${CALIBRATION_MS / 1000} s`)));
+  try {
+    return await Promise.race([measured.promise, lost, late]);
+  } finally {
+    recorder.kill();
+  }
 }
 
 const timeout = (milliseconds: number): Promise<undefined> =>

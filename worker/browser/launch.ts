@@ -8,8 +8,9 @@ import { browserFlags, type FlagOptions } from './flags.ts';
 
 export type LaunchOptions = Omit<FlagOptions, 'profileDirectory'> & {
   executable: string;
-  /** Directory of shared libraries that the machine lacks; null where it lacks none. */
+  /** Directories of what the machine lacks, shared libraries and fonts; null where it lacks none. */
   libraryPath: string | null;
+  fontsPath: string | null;
 };
 
 export type LaunchedBrowser = AsyncDisposable & {
@@ -38,7 +39,7 @@ export async function launchBrowser(options: LaunchOptions, signal: AbortSignal)
       handleSIGTERM: false,
       handleSIGHUP: false,
       signal,
-      env: browserEnvironment(profileDirectory, options.libraryPath),
+      env: browserEnvironment(profileDirectory, options),
     });
   } catch (error) {
     await wipe();
@@ -64,7 +65,7 @@ export async function launchBrowser(options: LaunchOptions, signal: AbortSignal)
 }
 
 /** Nothing of ours reaches the browser: no settings, no credentials. Fonts, time zone and language are the machine's. */
-function browserEnvironment(home: string, libraryPath: string | null): Record<string, string> {
+function browserEnvironment(home: string, { libraryPath, fontsPath }: Pick<LaunchOptions, 'libraryPath' | 'fontsPath'>): Record<string, string> {
   return {
     HOME: home,
     XDG_CONFIG_HOME: home,
@@ -72,6 +73,7 @@ function browserEnvironment(home: string, libraryPath: string | null): Record<st
     PATH: '/usr/local/bin:/usr/bin:/bin',
     LANG: 'C.UTF-8',
     ...(libraryPath === null ? {} : { LD_LIBRARY_PATH: libraryPath }),
+    ...(fontsPath === null ? {} : { FONTCONFIG_PATH: fontsPath }),
   };
 }
 

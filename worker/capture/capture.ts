@@ -15,9 +15,8 @@ export type VideoPacket = {
 
 /** A stretch of PCM sound, two channels. */
 export type AudioChunk = {
-  /** Microseconds of its first sample on the source's own clock, and when that sample arrived, on the monotonic clock. */
+  /** Monotonic microseconds of its first sample. */
   timestamp: number;
-  arrival: number;
   /** Samples a second, and samples of each channel. */
   rate: number;
   frames: number;
@@ -28,15 +27,14 @@ export type AudioChunk = {
 export type CaptureEvents = {
   video(packet: VideoPacket): void;
   audio(chunk: AudioChunk): void;
-  /** The sound's clock starts anew: another document plays now. */
+  /** Another document plays now. */
   audioReset(): void;
   /** The capture ended by itself and can't go on. */
   failed(error: Error): void;
   /** The page has been moving for a while: time to stir it (stir.ts). */
   moving?(): void;
-  /** Built-in calibration page only: the flash began, a beep began; microseconds, each on its own track's clock. */
+  /** While calibrating: the page's top left corner turned white; monotonic microseconds. */
   flash?(timestamp: number): void;
-  beep?(timestamp: number): void;
 };
 
 export type CaptureSettings = Pick<RecordingSpec, 'width' | 'height' | 'frameRate' | 'videoBitrate' | 'audio'> & {
@@ -47,6 +45,7 @@ export type CaptureSettings = Pick<RecordingSpec, 'width' | 'height' | 'frameRat
   controllerUrl: string;
   /** Title by which the browser finds the tab to capture. */
   captureTitle: string;
+  /** Tell when the top left corner turns white, instead of encoding. */
   calibrate: boolean;
 };
 

@@ -1,6 +1,7 @@
 /** One run of the in-page script in one execution context: puts it there, reads its messages, asks it for its pulse. */
 import { randomBytes } from 'node:crypto';
 import type { CDPSession } from 'puppeteer-core';
+import { monotonicMicros } from '../media/clock.ts';
 import { avcCodec, type CaptureCounts, type CaptureEvents, type CaptureSettings } from './capture.ts';
 import { captureStream, type CaptureHandle, type CaptureStreamOptions } from './in-page/capture-stream.ts';
 
@@ -69,6 +70,7 @@ export async function startStreamSession(
     active: options.active,
     stir: options.stir,
     calibrate: settings.calibrate,
+    clockBase: 0,
   };
   const run = async (declaration: string, args: readonly unknown[]): Promise<unknown> => {
     const { result, exceptionDetails } = await session.send('Runtime.callFunctionOn', {
@@ -84,6 +86,7 @@ export async function startStreamSession(
     return result.value as unknown;
   };
 
+  script.clockBase = await clockBase(() => run('function() { return performance.now(); }', []));
   const refused = await run(captureStream.toString(), [script]);
   if (refused !== '') {
     session.off('Runtime.bindingCalled', onMessage);
@@ -99,6 +102,18 @@ export async function startStreamSession(
     },
     drained: whenDrained,
   };
+}
+
+/** Monotonic microseconds at which a document's performance.now() was 0: the quickest of a few questions is the best answer. */
+async function clockBase(ask: () => Promise<unknown>): Promise<number> {
+  let best = { took: Infinity, base: 0 };
+  for (let i = 0; i < 5; i += 1) {
+    const before = monotonicMicros();
+    const now = Number(await ask()) * 1000;
+    const after = monotonicMicros();
+    if (after - before < best.took) best = { took: after - before, base: Math.round((before + after) / 2 - now) };
+  }
+  return best.base;
 }
 
 /** What comes is checked as it is read: a page can't reach the binding, but a broken browser could. */
@@ -117,11 +132,10 @@ function dispatch(message: string, events: CaptureEvents): void {
       return;
     }
     case 'a': {
-      const [timestamp, arrival, rate, frames, data] = parts;
+      const [timestamp, rate, frames, data] = parts;
       const bytes = data ? Buffer.from(data, 'base64') : null;
       events.audio({
         timestamp: Number(timestamp),
-        arrival: Number(arrival),
         rate: Number(rate),
         frames: Number(frames),
         samples: bytes && aligned(bytes),
@@ -133,9 +147,6 @@ function dispatch(message: string, events: CaptureEvents): void {
       return;
     case 'f':
       events.flash?.(Number(parts[0]));
-      return;
-    case 'b':
-      events.beep?.(Number(parts[0]));
       return;
     case 'x':
       events.failed(new Error('the tab stopped giving pictures'));

@@ -12,11 +12,10 @@ const DEAD_BAND_MICROS = 4_000;
 const MAX_TRIM = 0.003;
 
 export type AudioTrack = {
-  /** @param at monotonic microseconds of the chunk's first sample. */
-  add(chunk: AudioChunk, at: number): void;
+  add(chunk: AudioChunk): void;
   /** Fills with silence up to a time on the monotonic clock, in microseconds, where nothing came. */
   padTo(micros: number): void;
-  /** The source's clock starts anew. */
+  /** Another source follows, which has nothing to do with the one before. */
   reset(): void;
   /** Monotonic time up to which there is sound, in microseconds. */
   until(): number;
@@ -53,8 +52,8 @@ export function createAudioTrack(start: number, soundDelay: number, write: (pcm:
       const missing = toSamples(micros - until());
       if (missing > 0) emit(missing);
     },
-    add(chunk, at) {
-      const begin = at - soundDelay;
+    add(chunk) {
+      const begin = chunk.timestamp - soundDelay;
       const length = (chunk.frames * 1e6) / chunk.rate;
       if (begin + length <= start) return;
       let skip = 0;

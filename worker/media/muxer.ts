@@ -7,7 +7,7 @@ import type { AudioChunk, VideoPacket } from '../capture/capture.ts';
 import type { SinkPart } from '../sink/sink.ts';
 import { createAacEncoder, PACKET_SAMPLES, type AacEncoder, type AacPacket } from './aac-encoder.ts';
 import { createAudioTrack, SAMPLE_RATE, type AudioTrack } from './audio-track.ts';
-import { createClockMapping, monotonicMicros } from './clock.ts';
+import { monotonicMicros } from './clock.ts';
 import { muxSegment } from './segment.ts';
 
 export type MuxerOptions = {
@@ -54,8 +54,6 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
   let aacPackets: AacPacket[] = [];
   let lastChunk = -Infinity;
   let track: AudioTrack | null = null;
-  // fed from before the first picture on, so that it has settled by then
-  const clock = createClockMapping();
   let sentInit = '';
   let wake: () => void = () => undefined;
   let finishing = false;
@@ -169,12 +167,10 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
     audio(chunk) {
       lastChunk = monotonicMicros();
       if (finishing) return;
-      const at = clock.map(chunk.timestamp, chunk.arrival);
-      track?.add(chunk, at);
+      track?.add(chunk);
       wake();
     },
     audioReset() {
-      clock.reset();
       track?.reset();
     },
     start: () => start,

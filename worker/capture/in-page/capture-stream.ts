@@ -23,13 +23,15 @@ export type CaptureStreamOptions = {
   /** Seconds between key frames, and up to the second one: the first segment is stored sooner. */
   keyFrameSeconds: number;
   firstKeyFrameSeconds: number;
+  /** Monotonic microseconds at which this document's performance.now() was 0. */
+  clockBase: number;
   /** Where pictures come from: the tab that the browser lets us capture, or JPEGs that are handed in. */
   source: 'display' | 'images';
   /** Name of the function in this world that stirs the page; null where the page is another one, which the recorder stirs. */
   stir: string | null;
   /** Encode from the first frame on, or wait for `begin`. */
   active: boolean;
-  /** Report when the flash square turns white and a beep begins, instead of encoding. */
+  /** Tell when the top left corner turns white, instead of encoding. */
   calibrate: boolean;
 };
 
@@ -122,8 +124,7 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
     avc: { format: 'avc' },
   });
 
-  // VideoFrame.timestamp counts on the system's monotonic clock; performance.now() from this page's own beginning
-  let clockOffset: number | null = null;
+  const monotonic = () => performance.now() * 1000 + options.clockBase;
   let held: VideoFrame | null = null;
   let lastStamp = -1;
   let lastKey = -Infinity;
@@ -151,8 +152,8 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
 
   /** Encodes the last frame again, as of now: a still page gives no frames, and its recording must go on. */
   const repeat = () => {
-    if (held === null || clockOffset === null) return;
-    const timestamp = Math.round(performance.now() * 1000 + clockOffset);
+    if (held === null) return;
+    const timestamp = Math.round(monotonic());
     if (timestamp <= lastStamp) return;
     const again = new VideoFrame(held, { timestamp });
     encode(again, true);
@@ -188,9 +189,6 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
   const take = async (frame: VideoFrame) => {
     if (stopped) return frame.close();
     count.frames += 1;
-    const offset = frame.timestamp - performance.now() * 1000;
-    // a frame is never captured after it arrived: the largest difference is the nearest to the truth
-    if (clockOffset === null || offset > clockOffset) clockOffset = offset;
     stirIfMoving(frame.timestamp);
     if (options.calibrate) await watchFlash(frame);
     else if (active && frame.timestamp > lastStamp) encode(frame, false);
@@ -216,7 +214,7 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
   let keyTimer: ReturnType<typeof setTimeout> | undefined;
   const keepKeys = () => {
     const due = (keys < 2 ? options.firstKeyFrameSeconds : options.keyFrameSeconds) * 1e6;
-    const now = performance.now() * 1000 + (clockOffset ?? 0);
+    const now = monotonic();
     const late = keys === 0 ? -Infinity : now - lastKey - due;
     // a moving page's next frame is the key frame
     if (active && late >= 0 && now - lastStamp > 200_000) repeat();
@@ -225,6 +223,15 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
   if (!options.calibrate) keepKeys();
 
   // Sound goes as 16-bit PCM in batches of a tenth of a second; silence only by its length.
+  /**
+   * AudioData is stamped from the document's own beginning (Chromium 153 and 156, both kinds of track), where VideoFrame is
+   * stamped on the machine's clock. Taken as whichever is near to now, in case a version changes that.
+   */
+  const onClock = (timestamp: number): number => {
+    const now = monotonic();
+    const near = [timestamp + options.clockBase, timestamp].find((time) => Math.abs(time - now) < 2_000_000);
+    return Math.round(near ?? now);
+  };
   const flushers: (() => void)[] = [];
   const readAudio = async (track: MediaStreamTrack) => {
     const reader = new MediaStreamTrackProcessor({ track: track as MediaStreamAudioTrack }).readable.getReader();
@@ -232,13 +239,11 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
     let filled = 0;
     let first = 0;
     let loud = false;
-    let arrival = 0;
     let rate = 0;
-    let beeping = 0;
     const flush = () => {
       if (filled === 0) return;
       const samples = loud ? base64(new Uint8Array(batch.buffer, 0, filled * 4)) : '';
-      post(`a${first},${Math.round(arrival)},${rate},${filled},${samples}`);
+      post(`a${first},${rate},${filled},${samples}`);
       filled = 0;
       loud = false;
     };
@@ -249,11 +254,6 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
         data?.close();
         break;
       }
-      if (clockOffset === null) {
-        // sound before the first picture has no place on its clock
-        data.close();
-        continue;
-      }
       const frames = data.numberOfFrames;
       if (data.sampleRate !== rate) {
         flush();
@@ -263,8 +263,7 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
       if ((filled + frames) * 2 > batch.length) flush();
       if (frames * 2 > batch.length) batch = new Int16Array(frames * 2);
       if (filled === 0) {
-        first = data.timestamp;
-        arrival = performance.now() * 1000 + clockOffset;
+        first = onClock(data.timestamp);
       }
       const target = batch.subarray(filled * 2, (filled + frames) * 2);
       if (data.numberOfChannels === 2) data.copyTo(target, { planeIndex: 0, format: 's16' });
@@ -273,16 +272,9 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
         data.copyTo(plane, { planeIndex: 0, format: 's16-planar' });
         for (let i = 0; i < frames; i += 1) target[2 * i] = target[2 * i + 1] = plane[i] ?? 0;
       }
-      const { timestamp } = data;
       data.close();
       let peak = 0;
       for (const sample of target) if (sample > peak || -sample > peak) peak = Math.abs(sample);
-      if (options.calibrate && peak > 3000) {
-        const onset = target.findIndex((sample) => Math.abs(sample) > 3000) >> 1;
-        const at = timestamp + (onset * 1e6) / rate;
-        if (at - beeping > 300_000) post(`b${Math.round(at)}`);
-        beeping = at;
-      }
       if (peak > 0) loud = true;
       filled += frames;
       if (filled >= rate / 10) flush();
