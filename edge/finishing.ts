@@ -1,5 +1,5 @@
 /** The finaliser: takes finish jobs from its queue, one at a time. Reads from the storage, never from the edge. */
-import { Worker, type Job } from 'bullmq';
+import { DelayedError, UnrecoverableError, Worker, type Job } from 'bullmq';
 import { finishJob, newFinishJob, type FinishJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
 import { FINISH_QUEUE, createFinishQueue, finishJobOptions, patientRedis } from '../shared/queue.ts';
@@ -34,7 +34,17 @@ export async function startFinaliser(config: FinaliserConfig, log: Log, options:
   const deps = { store, storage, log };
   const leaving = new AbortController();
 
-  const run = async (job: Job<FinishJob>): Promise<void> => {
+  const run = async (job: Job<FinishJob>, token?: string): Promise<void> => {
+    try {
+      await act(job);
+    } catch (error) {
+      if (!leaving.signal.aborted) throw error;
+      // back into the queue, for another process; leaving is no failed try
+      await job.moveToDelayed(Date.now(), token);
+      throw new DelayedError();
+    }
+  };
+  const act = async (job: Job<FinishJob>): Promise<void> => {
     const { recordingId: id, action } = finishJob.parse(job.data);
     if (action === 'remove') return removeRecording(deps, id);
     if (action === 'sweep') return sweepParts(deps, id);
@@ -55,7 +65,8 @@ export async function startFinaliser(config: FinaliserConfig, log: Log, options:
   worker.on('failed', (job, error) => {
     if (job === undefined) return;
     const { recordingId: id, action } = job.data;
-    const last = job.attemptsMade >= (job.opts.attempts ?? 1);
+    // a job that stalls too often is failed at once, whatever tries are left
+    const last = error instanceof UnrecoverableError || job.attemptsMade >= (job.opts.attempts ?? 1);
     log.warn('finish job failed', { recording: id, action, attempt: job.attemptsMade, last, error });
     if (!last || action !== 'finish') return;
     giveUp(deps, id, error).catch((cause: unknown) => log.error('a recording stays in finishing', { recording: id, error: cause }));

@@ -33,8 +33,9 @@ export async function sweepParts({ store, storage, log }: FinishDeps, id: string
 /**
  * Makes the file, its picture and its manifest of what is stored, and ends the recording.
  *
+ * @param signal breaks off; the recording stays in `finishing`, to be finished by another run
  * @returns whether there are parts to sweep later
- * @throws what storage, Redis or the muxer threw: worth trying again
+ * @throws what storage, Redis or the muxer threw: worth trying again; the signal's reason
  */
 export async function finishRecording(deps: FinishDeps, id: string, signal: AbortSignal): Promise<boolean> {
   const { store, storage } = deps;
@@ -46,7 +47,7 @@ export async function finishRecording(deps: FinishDeps, id: string, signal: Abor
 
   const parts = partsOf((await storage.list(partsPrefix(id))).map(({ key }) => key));
   const begin = performance.now();
-  const plan = await planJoin(storage, id, parts);
+  const plan = await planJoin(storage, id, parts, signal);
   if (plan === null) {
     await end(nothingRecorded(record));
     log.info('recording ended without media');

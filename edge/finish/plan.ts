@@ -41,7 +41,7 @@ export const openInit = (init: Uint8Array): Input => new Input({ formats: [MP4],
  *
  * @returns null where no segment is stored that could be played
  */
-export async function planJoin(storage: Storage, id: string, parts: readonly StoredPart[]): Promise<Plan | null> {
+export async function planJoin(storage: Storage, id: string, parts: readonly StoredPart[], signal: AbortSignal): Promise<Plan | null> {
   const plan: Omit<Plan, 'video' | 'audio'> = { sections: [], lastSound: null, duration: 0, attempts: [], warnings: [] };
   let video: VideoTrackPlan | null = null;
   let audio: AudioTrackPlan | null = null;
@@ -62,6 +62,7 @@ export async function planJoin(storage: Storage, id: string, parts: readonly Sto
       video ??= { ...tracks.video, packets: 0 };
       audio ??= tracks.audio && { ...tracks.audio, packets: 0 };
       for (const segment of segments) {
+        signal.throwIfAborted();
         const counts = await countPackets(storage, partKey(id, segment.name), initInput);
         video.packets += counts.video;
         if (audio) audio.packets += counts.audio;

@@ -1,9 +1,13 @@
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { BufferSource, EncodedPacketSink, Input, MP4 } from 'mediabunny';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { startFinaliser } from '../../edge/finishing.ts';
+import { diskStorage } from '../../edge/storage/disk.ts';
+import type { Storage } from '../../edge/storage/storage.ts';
 import { startRedis, type TestRedis } from '../helpers/redis.ts';
 import { hasFfmpeg, makeCmaf, type Cmaf } from './cmaf.ts';
 import { dial, eventually, testEdge, type TestEdge } from './harness.ts';
@@ -26,6 +30,13 @@ const withThumbnail = (parts: Cmaf['parts']): Cmaf['parts'] => {
   const jpeg = { header: { type: 'thumbnail' as const, seq: 2 }, payload: new Uint8Array([0xff, 0xd8, 0xff, 0xd9]) };
   return [parts[0]!, jpeg, ...parts.slice(1).map(({ header, payload }) => ({ header: { ...header, seq: header.seq + 1 }, payload }))];
 };
+
+/** Pictures that a decoder gets out of it. */
+async function framesOf(input: string): Promise<number> {
+  const what = ['-v', 'error', '-count_frames', '-select_streams', 'v', '-show_entries', 'stream=nb_read_frames', '-of', 'csv=p=0'];
+  const { stdout } = await promisify(execFile)('ffprobe', [...what, input]);
+  return Number.parseInt(stdout, 10);
+}
 
 const ended = (id: string) => eventually(() => edge.get(id), ({ state }) => ['completed', 'failed', 'canceled'].includes(state));
 
@@ -63,6 +74,7 @@ describe('a recording from the first part to its file', () => {
     worker.send(...parts.slice(4));
     await worker.acked(parts.length);
     expect((await edge.api(created.links.live)).body).toContain('#EXT-X-ENDLIST');
+    if (hasFfmpeg) expect(await framesOf(created.links.live)).toBe(cmaf.frames);
     worker.close();
     await edge.control.finish(created.id);
     const done = await ended(created.id);
@@ -94,12 +106,42 @@ describe('a recording from the first part to its file', () => {
       const path = join(edge.directory, 'check.mp4');
       writeFileSync(path, bytes);
       const probe = JSON.parse(
-        execFileSync('ffprobe', ['-v', 'error', '-count_frames', '-show_streams', '-show_format', '-of', 'json', path], { encoding: 'utf8' }),
+        execFileSync('ffprobe', ['-v', 'error', '-show_format', '-of', 'json', path], { encoding: 'utf8' }),
       );
-      const picture = probe.streams.find((stream: any) => stream.codec_type === 'video');
-      expect(Number(picture.nb_read_frames)).toBe(cmaf.frames);
+      expect(await framesOf(path)).toBe(cmaf.frames);
       expect(Number(probe.format.duration)).toBeCloseTo(cmaf.duration, 2);
       expect(execFileSync('ffmpeg', ['-v', 'error', '-i', path, '-f', 'null', '-'], { encoding: 'utf8' })).toBe('');
     }
+  });
+
+  test('is finished by the next finaliser where one leaves in the middle', async () => {
+    const disk = diskStorage(edge.directory);
+    const reached = Promise.withResolvers<void>();
+    const gate = Promise.withResolvers<void>();
+    const slow: Storage = {
+      ...disk,
+      async create(key) {
+        reached.resolve();
+        await gate.promise;
+        return disk.create(key);
+      },
+    };
+    const created = await edge.create();
+    const attempt = await edge.control.run(created.id);
+    const worker = await dial(edge, created, attempt);
+    worker.send(...cmaf.parts);
+    await worker.acked(cmaf.parts.length);
+    await edge.control.finish(created.id);
+    const leaving = await startFinaliser(edge.config, edge.log, { storage: slow });
+    await reached.promise;
+    const left = leaving[Symbol.asyncDispose]();
+    gate.resolve();
+    await left;
+    expect((await edge.get(created.id)).state).toBe('finishing');
+    await using _next = await edge.finaliser();
+    expect((await ended(created.id)).state).toBe('completed');
+    const job = await edge.control.finishQueue.getJob(`${created.id}-finish`);
+    expect(job?.attemptsMade).toBe(1);
+    expect(await (await edge.control.finishQueue.getJob(`${created.id}-sweep`))?.getState()).toBe('delayed');
   });
 });

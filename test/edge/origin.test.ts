@@ -45,6 +45,7 @@ describe('the origin of a request', () => {
     ['no host', {}, 'Host'],
     ['a user name', { host: 'a@b' }, 'Host'],
     ['a path', { host: 'a/b' }, 'Host'],
+    ['a name that is too long', { host: 'a'.repeat(15_000) }, 'Host'],
     ['port 0', { host: 'a:0' }, 'Host'],
     ['a port out of range', { host: 'a:70000' }, 'Host'],
     ['hosts that differ', { host: 'a', 'x-forwarded-host': 'b, c' }, 'x-forwarded-host'],
