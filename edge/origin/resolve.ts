@@ -15,7 +15,7 @@ const schemes: Readonly<Record<string, Scheme>> = { https: 'https', wss: 'https'
 /** Host of an authority: a name, an IPv4 address or an IPv6 one in brackets, and its port. */
 const authorityPattern = /^((?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?|\[[0-9a-f:.]+\])\.?(?::(\d{1,5}))?$/i;
 
-/** A name has at most 253 characters; longer ones would only cost the pattern time. */
+/** A name has at most 253 characters (RFC 1035), a port five. */
 const MAX_AUTHORITY = 260;
 
 const refuse = (detail: string): TabreelError => new TabreelError('origin_unresolved', detail);
