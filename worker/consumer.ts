@@ -153,8 +153,8 @@ export function startConsumer(options: ConsumerOptions): Consumer {
   worker.on('stalled', (id) => log.warn('job stalled', { recording: id }));
 
   const drain = async (now?: AbortSignal): Promise<void> => {
+    if (!draining) log.info('worker drains', { active: jobs.size, patience: now?.aborted === true ? 0 : config.drainTimeout });
     draining = true;
-    log.info('worker drains', { active: attempts.size, patience: now?.aborted === true ? 0 : config.drainTimeout });
     // with Redis away this waits for it, and the recordings must not wait with it
     const paused = worker.pause(true).catch((error: unknown) => log.warn('queue', { error }));
     const leave = () => {

@@ -6,11 +6,15 @@
  * after the last that fits (media/capture/content/animated_content_sampler.cc; no flag and no command turns it off). Beside
  * a spinner, the first quarter of a second of a slide change was lost, and single frames all along.
  *
- * So, while a page moves, two frames of three also damage one of two nearly full rectangles in turn: the picture without its
- * top and left edge, and without its bottom and right one. Each of the two has at most half of all damage, and the page's
- * own rectangle at most two thirds, whatever its size; so none is ever locked onto. The veil that does it is a transparent
- * layer whose opacity goes from 0 to 0.001, which changes no pixel; it costs the compositor a redraw of what is drawn
- * already. The third frame is left alone, so that a page that has become still stays still.
+ * So, while a page moves, some frames also damage one of two nearly full rectangles in turn: the picture without its top and
+ * left edge, and without its bottom and right one. Each of the two has at most half of all damage. With two of three frames
+ * stirred, which a page that captures itself does frame by frame, the page's own rectangle has at most two thirds, whatever
+ * its size, so none is ever locked onto; a page that is stirred from outside has 20 of up to 60 stirred, which leaves only
+ * rectangles larger than two thirds of the picture. The veil that does it is a transparent layer whose opacity goes from 0
+ * to 0.001, which changes no pixel; it costs the compositor a redraw of what is drawn already.
+ *
+ * A stirred frame looks like a moving page. So that a page that has become still stays still, stirring pauses by itself:
+ * for every third frame, or for a moment after each second.
  */
 import type { CDPSession } from 'puppeteer-core';
 
@@ -41,9 +45,27 @@ export function installStir(name: string): void {
   };
 }
 
-/** Stirs a page from outside, in an isolated world of its main frame; while one call is under way, others are left out. */
+/** Stirs twenty times in the second after it is called; calls meanwhile, and shortly after, are left out. Self-contained. */
+function installStirring(name: string, stir: string): void {
+  const scope = globalThis as unknown as Record<string, () => void>;
+  let rest = 0;
+  scope[name] = () => {
+    if (performance.now() < rest) return;
+    rest = Infinity;
+    let left = 20;
+    const timer = setInterval(() => {
+      scope[stir]?.();
+      left -= 1;
+      if (left > 0) return;
+      clearInterval(timer);
+      // frames that were stirred are through by then: only a page that moves by itself is stirred again
+      rest = performance.now() + 150;
+    }, 50);
+  };
+}
+
+/** Stirs a page from outside, in an isolated world of its main frame. Call it whenever the page was seen to move. */
 export function createStirrer(session: CDPSession, world: string) {
-  const name = 'stir';
   let busy = false;
   let context: Promise<number> | null = null;
   const call = (executionContextId: number, declaration: string, ...args: string[]) =>
@@ -55,7 +77,8 @@ export function createStirrer(session: CDPSession, world: string) {
   const install = async (): Promise<number> => {
     const { frameTree } = await session.send('Page.getFrameTree');
     const { executionContextId } = await session.send('Page.createIsolatedWorld', { frameId: frameTree.frame.id, worldName: world });
-    await call(executionContextId, installStir.toString(), name);
+    await call(executionContextId, installStir.toString(), 'stir');
+    await call(executionContextId, installStirring.toString(), 'stirring', 'stir');
     return executionContextId;
   };
   return async (): Promise<void> => {
@@ -63,7 +86,7 @@ export function createStirrer(session: CDPSession, world: string) {
     busy = true;
     try {
       context ??= install();
-      await call(await context, `function() { globalThis.${name}(); }`);
+      await call(await context, 'function() { globalThis.stirring(); }');
     } catch {
       // another document is there now, or none
       context = null;

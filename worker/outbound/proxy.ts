@@ -23,7 +23,9 @@ const MAX_HEADER_BYTES = 256 * 1024; // what Chromium takes
 /** A connection on which nothing moves at all; meetings keep quiet sockets open for hours. */
 const IDLE_MS = 4 * 60 * 60 * 1000;
 
-const defaultPage = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Tabreel</title><body></body></html>';
+// the empty icon keeps the browser from asking for /favicon.ico, which isn't to be had
+const defaultPage =
+  '<!doctype html><html lang="en"><meta charset="utf-8"><title>Tabreel</title><link rel="icon" href="data:,"><body></body></html>';
 
 export type ProxyOptions = {
   log: Log;

@@ -178,11 +178,11 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
     recent.push(timestamp);
     if (recent.length > 6) recent.shift();
     const moving = recent.length === 6 && timestamp - (recent[0] as number) < 600_000;
-    stirred = (stirred + 1) % 3;
-    if (!moving || stirred === 0) return;
-    const stir = options.stir === null ? null : (scope[options.stir] as (() => void) | undefined);
-    if (stir) stir();
-    else post('s');
+    stirred = (stirred + 1) % 6;
+    if (!moving) return;
+    if (options.stir !== null) {
+      if (stirred % 3 !== 0) (scope[options.stir] as (() => void) | undefined)?.();
+    } else if (stirred === 0) post('s');
   };
 
   /** Takes the frame over: it is closed here, at the latest when the next one comes. */
