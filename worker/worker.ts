@@ -12,7 +12,7 @@ import { createRecorderPool, type RecorderPool } from './recorder-pool.ts';
 /** A calibration that takes longer is done without, in milliseconds. */
 const CALIBRATION_MS = 60_000;
 /** Redis may be away when a worker leaves: its connections then get so long to say good-bye, in milliseconds. */
-const CLOSE_MS = 5000;
+const CLOSE_MS = 2000;
 
 export type SoundDelay = RecorderSettings['soundDelay'];
 

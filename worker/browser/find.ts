@@ -37,7 +37,7 @@ const usualPath = ['/usr/local/bin', '/usr/bin', '/bin', '/snap/bin'];
 const chromeNames = ['google-chrome-stable', 'google-chrome', 'chromium', 'chromium-browser', 'chrome'];
 const shellNames = ['chromium-headless-shell', 'chrome-headless-shell', 'headless_shell'];
 
-/** Full Chrome has a tab picker; the shell lets a page capture itself. See docs: both can do the CDP screencast. */
+/** Full Chrome has a picker of tabs, and sound of all that a tab plays; in the shell a page can only capture itself. */
 const enginesOf: Readonly<Record<BrowserKind, readonly CaptureEngineName[]>> = {
   chrome: ['tab', 'screencast'],
   'headless-shell': ['self', 'screencast'],
@@ -84,7 +84,6 @@ export async function findBrowser(options: FindOptions): Promise<FoundBrowser> {
     throw notFound(tried.length > 0 ? tried : [`${options.chromiumPath}: not found in ${path.join(', ')}`], 'CHROMIUM_PATH names a browser that can not be used');
   }
 
-  // the shell is the lighter one, but only a full browser hears everything that a page plays
   for (const name of engine === 'self' ? shellNames : [...chromeNames, ...shellNames]) {
     const executable = await onPath(name, path);
     const found = executable === null ? null : await take(executable);

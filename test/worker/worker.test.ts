@@ -1,0 +1,132 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ConfigError } from '../../shared/config.ts';
+import { createLog } from '../../shared/log.ts';
+import { readWorkerConfig } from '../../worker/config.ts';
+import { startWorker } from '../../worker/worker.ts';
+import { hasRedisServer, startRedis, type TestRedis } from '../helpers/redis.ts';
+
+const script = new URL('./fixtures/stub-recorder.ts', import.meta.url);
+let redis: TestRedis;
+let directory: string;
+let chromium: string;
+
+beforeAll(async () => {
+  redis = await startRedis();
+  directory = await mkdtemp(join(tmpdir(), 'tabreel-worker-'));
+  chromium = join(directory, 'chromium');
+  await writeFile(chromium, '#!/bin/sh\necho "Chromium 156.0.8078.79"\n', { mode: 0o755 });
+});
+afterAll(async () => {
+  await redis[Symbol.asyncDispose]();
+  await rm(directory, { recursive: true });
+});
+
+const silent = createLog('error', () => {});
+const environment = (more: Record<string, string> = {}) => ({ REDIS_URL: redis.url, CHROMIUM_PATH: chromium, PATH: process.env['PATH'] ?? '', ...more });
+
+describe('the settings of a worker', () => {
+  it('have defaults for all but Redis, and a slot for each two cores', async () => {
+    expect(await readWorkerConfig({ REDIS_URL: 'redis://r', PATH: '/a:/b', HOME: '/h', AWS_SECRET_ACCESS_KEY: 'x' }, 5)).toEqual({
+      redisUrl: 'redis://r',
+      queuePrefix: 'tabreel',
+      logLevel: 'info',
+      slots: 2,
+      chromiumPath: null,
+      path: ['/a', '/b'],
+      sandbox: true,
+      engine: 'auto',
+      mediaCa: null,
+      secretsKeys: null,
+      drainTimeout: 14_400,
+      healthPort: null,
+      recorderEnvironment: { PATH: '/a:/b', HOME: '/h' },
+    });
+    expect((await readWorkerConfig({ REDIS_URL: 'redis://r' }, 1)).slots).toBe(1);
+  });
+
+  it.each([
+    [{}, /^REDIS_URL is not set/],
+    [{ SLOTS: '0' }, /^SLOTS="0": must be at least 1/],
+    [{ CAPTURE_ENGINE: 'x11' }, /^CAPTURE_ENGINE="x11": must be one of auto, tab, self, screencast/],
+    [{ SECRETS_KEY: 'short' }, /^SECRETS_KEY=\(hidden\): must be one or more secrets/],
+    [{ MEDIA_CA: '/no/such/file' }, /^MEDIA_CA="\/no\/such\/file": must be a file with a certificate in PEM/],
+    [{ MEDIA_CA: '/dev/null' }, /^MEDIA_CA="\/dev\/null": must be a file with a certificate in PEM/],
+  ])('that are wrong are named: %j', async (wrong, message) => {
+    const read = readWorkerConfig('REDIS_URL' in wrong || Object.keys(wrong).length > 0 ? { REDIS_URL: 'redis://r', ...wrong } : {}, 2);
+    await expect(read).rejects.toThrow(ConfigError);
+    await expect(read).rejects.toThrow(message);
+  });
+});
+
+describe('a worker within another process', () => {
+  it('calibrates, then runs, tells its health, and leaves nothing behind', async () => {
+    const config = await readWorkerConfig(environment({ SLOTS: '2', HEALTH_PORT: '0', QUEUE_PREFIX: 'w1' }), 4);
+    const lines: string[] = [];
+    const worker = await startWorker(config, createLog('info', (line) => lines.push(line)), { script });
+    expect(lines.find((line) => line.includes('sound is calibrated'))).toContain('"soundDelay":{"self":12.5}');
+    expect(worker.browser).toMatchObject({ kind: 'chrome', executable: chromium });
+    const get = (path: string) => fetch(`http://127.0.0.1:${worker.healthPort}${path}`);
+    expect((await get('/healthz')).status).toBe(200);
+    expect((await get('/readyz')).status).toBe(200);
+    expect(await (await get('/metrics')).text()).toContain('tabreel_worker_slots 2\n');
+    expect((await get('/else')).status).toBe(404);
+    await worker.drain();
+    expect((await get('/readyz')).status).toBe(503);
+    await worker[Symbol.asyncDispose]();
+    await expect(get('/healthz')).rejects.toThrow('fetch failed');
+  });
+
+  it('does not start without a browser, and says what is missing', async () => {
+    const config = await readWorkerConfig(environment({ CHROMIUM_PATH: '/no/chromium' }), 2);
+    await expect(startWorker(config, silent, { script })).rejects.toMatchObject({ code: 'browser_not_found', message: expect.stringContaining('/no/chromium') });
+  });
+
+  it('goes without calibration where that fails', async () => {
+    const config = await readWorkerConfig(environment({ QUEUE_PREFIX: 'w3' }), 2);
+    const lines: string[] = [];
+    const measureSoundDelay = () => Promise.reject(new Error('no sound'));
+    await using worker = await startWorker(config, createLog('warn', (line) => lines.push(line)), { script, measureSoundDelay });
+    expect(worker.counts()).toEqual({ active: 0, begun: 0, draining: false });
+    expect(lines.join()).toMatch(/sound is not calibrated.*no sound/);
+  });
+
+  it('closes in time while Redis is away', async () => {
+    const config = await readWorkerConfig(environment({ REDIS_URL: 'redis://127.0.0.1:9', HEALTH_PORT: '0' }), 2);
+    const worker = await startWorker(config, silent, { script });
+    expect((await fetch(`http://127.0.0.1:${worker.healthPort}/readyz`)).status).toBe(503);
+    await worker[Symbol.asyncDispose]();
+  }, 20_000);
+});
+
+describe.skipIf(!hasRedisServer)('node worker/main.ts', () => {
+  const run = (more: Record<string, string> = {}): ChildProcess =>
+    spawn(process.execPath, [new URL('../../worker/main.ts', import.meta.url).pathname], { env: environment(more), stdio: ['ignore', 'pipe', 'pipe'] });
+
+  it('runs until SIGTERM and exits 0', async () => {
+    const child = run({ QUEUE_PREFIX: 'w2', SLOTS: '1' });
+    const events: string[] = [];
+    for await (const line of createInterface({ input: child.stdout as NodeJS.ReadableStream })) {
+      const { event } = JSON.parse(line) as { event: string };
+      events.push(event);
+      if (event === 'worker runs') child.kill('SIGTERM');
+    }
+    const [code] = child.exitCode === null ? ((await once(child, 'exit')) as [number]) : [child.exitCode];
+    expect(code).toBe(0);
+    expect(events.at(-1)).toBe('worker left');
+  }, 15_000);
+
+  it('tells a wrong setting in one line and exits 1', async () => {
+    const child = run({ SLOTS: 'many' });
+    let said = '';
+    child.stderr?.on('data', (chunk: Buffer) => (said += chunk.toString()));
+    const [code] = (await once(child, 'close')) as [number];
+    expect(code).toBe(1);
+    expect(said).toBe('SLOTS="many": must be a whole number from 1 to 256\n');
+  });
+});
