@@ -1,0 +1,19 @@
+/** Server-sent events, as an async iterable. */
+export type ServerEvent = { type: string; data: Record<string, unknown> };
+
+/** Ends with the stream. @throws {Error} where the server does not answer with events. */
+export async function* readEvents(url: string): AsyncGenerator<ServerEvent> {
+  const response = await fetch(url, { headers: { accept: 'text/event-stream' } });
+  if (!response.ok || response.body === null) throw new Error(`${url} answered ${response.status}`);
+  let buffer = '';
+  for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) {
+    buffer += chunk;
+    const blocks = buffer.split('\n\n');
+    buffer = blocks.pop() ?? '';
+    for (const block of blocks) {
+      const fields = new Map(block.split('\n').map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1).trim()]));
+      const data = fields.get('data');
+      if (data !== undefined) yield { type: fields.get('event') ?? 'message', data: JSON.parse(data) as ServerEvent['data'] };
+    }
+  }
+}

@@ -1,0 +1,66 @@
+/** The whole service on one's own machine: Redis, edge, finaliser and a worker, with the keys that they need. */
+import { randomBytes } from 'node:crypto';
+import { availableParallelism } from 'node:os';
+import { readEdgeConfig } from '../edge/config.ts';
+import { startFinaliser } from '../edge/finishing.ts';
+import { startEdge } from '../edge/server.ts';
+import type { Environment } from '../shared/config.ts';
+import type { Log } from '../shared/log.ts';
+import { readWorkerConfig } from '../worker/config.ts';
+import { startWorker, type RunningWorker } from '../worker/worker.ts';
+import { localRedis } from './local-redis.ts';
+
+export type LocalService = AsyncDisposable & {
+  /** Where the API listens. */
+  url: string;
+  worker: RunningWorker;
+};
+
+export type LocalServiceOptions = {
+  environment: Environment;
+  /** Whether this runs as root, which browsers refuse to have a sandbox for. */
+  root: boolean;
+  /** Where files go if STORAGE_URL doesn't say. */
+  storageUrl: string;
+  log: Log;
+  /** Takes a line for whoever sits there. */
+  say(line: string): void;
+};
+
+/** @throws {ConfigError} {TabreelError} with a message that stands by itself. */
+export async function startLocalService(options: LocalServiceOptions): Promise<LocalService> {
+  const { log, say } = options;
+  await using stack = new AsyncDisposableStack();
+  const redis = stack.use(await localRedis(options.environment['REDIS_URL']));
+  if (redis.notice !== null) say(redis.notice);
+  if (options.root && options.environment['CHROMIUM_SANDBOX'] === undefined) {
+    say('Running as root: the browser runs without its sandbox. Record only pages that you trust, or run as an ordinary user.');
+  }
+  const environment: Environment = {
+    ...(options.root ? { CHROMIUM_SANDBOX: 'off' } : {}),
+    TOKEN_SECRET: randomBytes(32).toString('hex'),
+    SECRETS_KEY: randomBytes(32).toString('hex'),
+    ...options.environment,
+    REDIS_URL: redis.url,
+  };
+  const edgeConfig = readEdgeConfig(environment, options.storageUrl);
+  const workerConfig = await readWorkerConfig(environment, availableParallelism());
+  const edge = stack.use(await startEdge(edgeConfig, log.with({ process: 'edge' })));
+  stack.use(await startFinaliser(edgeConfig, log.with({ process: 'finaliser' })));
+  const worker = stack.use(await startWorker(workerConfig, log.with({ process: 'worker' })));
+  const all = stack.move();
+  return { url: edge.url, worker, [Symbol.asyncDispose]: () => all[Symbol.asyncDispose]() };
+}
+
+const engineWords = {
+  tab: 'captures the tab, picture and sound',
+  self: "lets the page's tab capture itself; a page's sound is heard but for cross-origin media without CORS and cross-origin frames",
+  screencast: 'takes single pictures, without sound',
+} as const;
+
+/** One line: what browser records, how, and what it can't hear. */
+export function describeBrowser({ browser }: RunningWorker): string {
+  const [engine = 'screencast'] = browser.engines;
+  const name = browser.kind === 'chrome' ? 'Chromium' : 'Chromium headless shell';
+  return `${name} ${browser.version}, engine ${engine}: ${engineWords[engine]}.`;
+}

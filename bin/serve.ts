@@ -1,0 +1,35 @@
+/** `tabreel serve`: the service on this machine, until a signal. */
+import { resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { createLog, logLevels, type LogLevel } from '../shared/log.ts';
+import { describeBrowser, startLocalService } from './local-service.ts';
+
+/** @returns the exit code. */
+export async function serveCommand(self: NodeJS.Process): Promise<number> {
+  const level = self.env['LOG_LEVEL'];
+  const log = createLog(logLevels.find((name) => name === level) ?? ('warn' satisfies LogLevel), (line) => self.stderr.write(`${line}\n`));
+  const say = (line: string) => self.stdout.write(`${line}\n`);
+  const signals = Promise.withResolvers<void>();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) self.on(signal, () => signals.resolve());
+
+  say('Tabreel starts: a browser is looked for and its sound calibrated, which takes some seconds.');
+  await using service = await startLocalService({
+    environment: self.env,
+    root: self.getuid?.() === 0,
+    storageUrl: pathToFileURL(resolve('recordings')).href,
+    log,
+    say,
+  });
+  say(describeBrowser(service.worker));
+  say(`
+API        ${service.url}/v1/recordings
+Docs       ${service.url}/docs
+Dashboard  ${service.url}/dashboard
+
+curl -X POST ${service.url}/v1/recordings -H 'content-type: application/json' -d '{"url":"https://example.com","maxDuration":10}'
+
+Ctrl-C ends it.`);
+  await signals.promise;
+  say('Ending: what is being recorded is finished first.');
+  return 0;
+}

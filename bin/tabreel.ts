@@ -1,0 +1,79 @@
+/** `tabreel record` and `tabreel serve`: the command line, and nothing but its arguments. */
+import { parseArgs } from 'node:util';
+import { ConfigError } from '../shared/config.ts';
+import { TabreelError } from '../shared/errors.ts';
+import { recordCommand } from './record.ts';
+import { serveCommand } from './serve.ts';
+
+const usage = `tabreel record URL [--duration S] [--out FILE.mp4] [--size WxH] [--fps N] [--json]
+    records the page to an MP4, for S seconds or until Ctrl-C
+tabreel serve
+    runs the service on this machine, until Ctrl-C; settings come from the environment (docs/configuration.md)
+`;
+
+/** An argument that can't be used; the message is for whoever typed it. */
+class UsageError extends Error {}
+
+try {
+  process.exitCode = await run(process.argv.slice(2));
+} catch (error) {
+  const plain = error instanceof UsageError || error instanceof ConfigError || error instanceof TabreelError;
+  process.stderr.write(`tabreel: ${plain ? (error as Error).message : ((error as Error).stack ?? String(error))}\n`);
+  process.exitCode = 1;
+}
+// connections that are still being closed are of no use to anybody
+process.exit();
+
+async function run(args: string[]): Promise<number> {
+  const [command, ...rest] = args;
+  if (command === undefined || command === 'help' || args.includes('--help') || args.includes('-h')) {
+    process.stdout.write(usage);
+    return command === undefined ? 1 : 0;
+  }
+  if (command === 'serve') {
+    if (rest.length > 0) throw new UsageError('serve takes no arguments: its settings come from the environment');
+    return serveCommand(process);
+  }
+  if (command === 'record') return recordCommand(recordArguments(rest), process);
+  throw new UsageError(`there is no command ${JSON.stringify(command)}\n${usage}`);
+}
+
+function recordArguments(args: string[]) {
+  let parsed;
+  try {
+    parsed = parseArgs({
+      args,
+      allowPositionals: true,
+      options: {
+        duration: { type: 'string' },
+        out: { type: 'string' },
+        size: { type: 'string' },
+        fps: { type: 'string' },
+        json: { type: 'boolean', default: false },
+      },
+    });
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+  const { values, positionals } = parsed;
+  const [url] = positionals;
+  if (url === undefined || positionals.length > 1) throw new UsageError(`record takes one URL\n${usage}`);
+  const size = values.size === undefined ? null : /^(\d+)x(\d+)$/.exec(values.size);
+  if (values.size !== undefined && size === null) throw new UsageError(`--size ${values.size}: must be like 1280x720`);
+  const number = (name: 'duration' | 'fps'): number | null => {
+    const text = values[name];
+    if (text === undefined) return null;
+    if (!/^\d+(\.\d+)?$/.test(text)) throw new UsageError(`--${name} ${text}: must be a number`);
+    return Number(text);
+  };
+  if (values.out !== undefined && !values.out.endsWith('.mp4')) throw new UsageError(`--out ${values.out}: must end in .mp4`);
+  return {
+    url,
+    duration: number('duration'),
+    frameRate: number('fps'),
+    width: size === null ? null : Number(size[1]),
+    height: size === null ? null : Number(size[2]),
+    out: values.out ?? null,
+    json: values.json,
+  };
+}
