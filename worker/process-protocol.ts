@@ -1,14 +1,14 @@
 /** What the worker and the child process of one recording tell each other, over Node's IPC channel. */
 import type { RecordingJob } from '../shared/job.ts';
 import type { LogLevel } from '../shared/log.ts';
+import type { FoundBrowser } from './browser/find.ts';
 import type { CaptureEngineName, PageSecrets, RecordingError, RecordingStats } from '../shared/recording.ts';
 
 /** The part of the worker's settings that one recording needs; the child reads no environment. */
 export type RecorderSettings = {
-  /** The browser's executable; null to look for one. */
-  chromiumPath: string | null;
+  /** Found once by the worker: a recording needn't look again. */
+  browser: FoundBrowser;
   sandbox: boolean;
-  engine: CaptureEngineName | 'auto';
   /** PEM of an authority that is trusted for the media URL beside the system's. */
   mediaCa: string | null;
   /**

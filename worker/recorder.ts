@@ -4,7 +4,7 @@ import { asTabreelError, TabreelError } from '../shared/errors.ts';
 import type { RecordingJob } from '../shared/job.ts';
 import { withoutQuery, type Log } from '../shared/log.ts';
 import type { CaptureEngineName, PageSecrets } from '../shared/recording.ts';
-import { findBrowser, type FoundBrowser } from './browser/find.ts';
+import type { FoundBrowser } from './browser/find.ts';
 import { launchBrowser } from './browser/launch.ts';
 import { openPage } from './browser/page.ts';
 import { avcCodec, type Capture, type CaptureEvents } from './capture/capture.ts';
@@ -72,7 +72,7 @@ type Run = { muxer: Muxer | null; /** Microseconds. */ duration: number; pace: R
 /** Tries the engines that the browser offers, the best first; only one that can't capture the page at all is passed over. */
 async function capturePage(options: RecorderOptions, run: Run): Promise<void> {
   const { settings, log, report } = options;
-  const found = await findBrowser({ chromiumPath: settings.chromiumPath, engine: settings.engine });
+  const found = settings.browser;
   for (const [i, name] of found.engines.entries()) {
     try {
       await captureWith(name, found, options, run);

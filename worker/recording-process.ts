@@ -1,7 +1,6 @@
 /** Entry of the process that runs one recording: forked by the worker, told all over IPC, reads no environment. */
 import { TabreelError } from '../shared/errors.ts';
 import { createLog, type Log } from '../shared/log.ts';
-import { findBrowser } from './browser/find.ts';
 import { measureSoundDelay } from './calibration.ts';
 import type { FromRecorder, RecorderSettings, ToRecorder } from './process-protocol.ts';
 import { record } from './recorder.ts';
@@ -47,10 +46,9 @@ async function run({ job, attempt, secrets, settings }: Extract<ToRecorder, { ty
 async function calibrate(settings: RecorderSettings): Promise<void> {
   const log = logOf(settings, { task: 'calibration' });
   try {
-    const found = await findBrowser({ chromiumPath: settings.chromiumPath, engine: settings.engine });
-    const [name] = found.engines;
+    const [name] = settings.browser.engines;
     const deaf = name === undefined || name === 'screencast';
-    const soundDelay = deaf ? {} : { [name]: await measureSoundDelay(name, found, settings.sandbox, log) };
+    const soundDelay = deaf ? {} : { [name]: await measureSoundDelay(name, settings.browser, settings.sandbox, log) };
     report({ type: 'calibrated', soundDelay });
   } catch (error) {
     log.warn('calibration failed', { error });

@@ -56,10 +56,8 @@ export async function startWorker(config: WorkerConfig, log: Log, dependencies: 
     }),
   );
   const settings: RecorderSettings = {
-    // found once: a recording needn't look again
-    chromiumPath: browser.executable,
+    browser,
     sandbox: config.sandbox,
-    engine,
     mediaCa: config.mediaCa,
     soundDelay: {},
     logLevel: config.logLevel,

@@ -10,6 +10,10 @@ import type { AttemptTimes } from '../../worker/attempt.ts';
 import { startConsumer, type Consumer } from '../../worker/consumer.ts';
 import { createRecorderPool, type RecorderPool } from '../../worker/recorder-pool.ts';
 import { hasRedisServer, realRedis, startRedis, type RealRedis, type TestRedis } from '../helpers/redis.ts';
+import type { FoundBrowser } from '../../worker/browser/find.ts';
+
+/** The stub has none. */
+const noBrowser = { kind: 'chrome', executable: '/no/such', version: '0.0.0.0', libraryPath: null, fontsPath: null, engines: ['tab'] } satisfies FoundBrowser;
 
 const script = new URL('./fixtures/stub-recorder.ts', import.meta.url);
 const times: Partial<AttemptTimes> = { beat: 50, doubted: 1000, silent: 700, stop: 500, stopAtMost: 1500, abandon: 500, exit: 300 };
@@ -67,7 +71,7 @@ async function start(options: { url?: string; slots?: number; drainTimeout?: num
     store,
     finishQueue,
     pool,
-    settings: { chromiumPath: null, sandbox: true, engine: 'auto', mediaCa: null, soundDelay: {}, logLevel: 'error' },
+    settings: { browser: noBrowser, sandbox: true, mediaCa: null, soundDelay: {}, logLevel: 'error' },
     log,
     times,
   });

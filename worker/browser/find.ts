@@ -86,7 +86,7 @@ export async function findBrowser(options: FindOptions): Promise<FoundBrowser> {
 
   for (const name of engine === 'self' ? shellNames : [...chromeNames, ...shellNames]) {
     const executable = await onPath(name, path);
-    const found = executable === null ? null : await take(executable);
+    const found = executable === null ? null : await take(await behindLauncher(executable));
     if (found) return found;
   }
 
@@ -107,6 +107,15 @@ const notFound = (tried: readonly string[], what: string): TabreelError =>
     'browser_not_found',
     `${what}${tried.length > 0 ? ` (${tried.join('; ')})` : ''}: install Chromium or Google Chrome, or set CHROMIUM_PATH to one`,
   );
+
+/**
+ * Debian's /usr/bin/chromium is a script that adds flags of its own: extensions, GPU rasterization, and no /dev/shm where it is
+ * smaller than 3.8 GB. What it starts is the browser itself, which takes our flags alone.
+ */
+async function behindLauncher(executable: string): Promise<string> {
+  const behind = '/usr/lib/chromium/chromium';
+  return executable === '/usr/bin/chromium' && (await exists(behind)) ? behind : executable;
+}
 
 async function onPath(name: string, path: readonly string[]): Promise<string | null> {
   for (const directory of path) {

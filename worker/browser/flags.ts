@@ -82,6 +82,9 @@ const calm = [
   '--disable-prompt-on-repost',
   '--disable-search-engine-choice-screen',
   '--disable-sync',
+  // with background networking off, full Chromium still asks for its owner's account and for updates: into the void
+  '--gaia-url=http://127.0.0.1:1',
+  '--component-updater=url-source=http://127.0.0.1:1/',
   '--metrics-recording-only',
   '--no-pings',
   '--no-service-autorun',
@@ -96,6 +99,7 @@ const calm = [
     'GlobalMediaControls',
     'InterestFeedContentSuggestions',
     'MediaRouter',
+    'NetworkTimeServiceQuerying',
     'OptimizationHints',
     'PaintHolding',
     'Translate',

@@ -64,7 +64,7 @@ export async function launchBrowser(options: LaunchOptions, signal: AbortSignal)
   };
 }
 
-/** Nothing of ours reaches the browser: no settings, no credentials. Fonts, time zone and language are the machine's. */
+/** Nothing of ours reaches the browser: no settings, no credentials. Time zone and fonts are the machine's, not its caller's. */
 function browserEnvironment(home: string, { libraryPath, fontsPath }: Pick<LaunchOptions, 'libraryPath' | 'fontsPath'>): Record<string, string> {
   return {
     HOME: home,

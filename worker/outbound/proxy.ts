@@ -113,7 +113,7 @@ export async function startProxy(options: ProxyOptions): Promise<OutboundProxy> 
       failures.delete(key); // so that it becomes the youngest
       failures.set(key, failure.code);
       if (failures.size > MAX_FAILURES) failures.delete(failures.keys().next().value as string);
-      log.info('outbound failed', { target: key, code: failure.code, reason: failure.message });
+      log.debug('outbound failed', { target: key, code: failure.code, reason: failure.message });
       throw failure;
     } finally {
       client.removeListener('close', onClose);
