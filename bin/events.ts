@@ -1,9 +1,9 @@
 /** Server-sent events, as an async iterable. */
 export type ServerEvent = { type: string; data: Record<string, unknown> };
 
-/** Ends with the stream. @throws {Error} where the server does not answer with events. */
-export async function* readEvents(url: string): AsyncGenerator<ServerEvent> {
-  const response = await fetch(url, { headers: { accept: 'text/event-stream' } });
+/** Ends with the stream. @throws {Error} where the server does not answer with events; the signal's reason */
+export async function* readEvents(url: string, signal?: AbortSignal): AsyncGenerator<ServerEvent> {
+  const response = await fetch(url, { headers: { accept: 'text/event-stream' }, ...(signal === undefined ? {} : { signal }) });
   if (!response.ok || response.body === null) throw new Error(`${url} answered ${response.status}`);
   let buffer = '';
   for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) {

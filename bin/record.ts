@@ -8,7 +8,7 @@ import { pipeline } from 'node:stream/promises';
 import { pathToFileURL } from 'node:url';
 import { ConfigError } from '../shared/config.ts';
 import { TabreelError, type ErrorCode } from '../shared/errors.ts';
-import { createLog, logLevels, type LogLevel } from '../shared/log.ts';
+import { createLog, logLevels } from '../shared/log.ts';
 import { isEnd, type Recording, type RecordingState } from '../shared/recording.ts';
 import { readEvents } from './events.ts';
 import { describeBrowser, startLocalService } from './local-service.ts';
@@ -27,8 +27,8 @@ export type RecordArguments = {
 
 /** @returns the exit code; a recording that failed is thrown. */
 export async function recordCommand(args: RecordArguments, self: NodeJS.Process): Promise<number> {
-  const level = self.env['LOG_LEVEL'];
-  const log = createLog(logLevels.find((name) => name === level) ?? ('error' satisfies LogLevel), (line) => self.stderr.write(`${line}\n`));
+  const level = logLevels.find((name) => name === self.env['LOG_LEVEL']) ?? 'error';
+  const log = createLog(level, (line) => self.stderr.write(`${line}\n`));
   const say = (line: string) => self.stderr.write(`${line}\n`);
   const out = resolve(args.out ?? defaultName(args.url));
   if (!(await stat(dirname(out)).catch(() => null))?.isDirectory()) throw new ConfigError(`--out: there is no directory ${dirname(out)}`);
@@ -40,7 +40,7 @@ export async function recordCommand(args: RecordArguments, self: NodeJS.Process)
   try {
     say('Starting a browser and calibrating its sound …');
     await using service = await startLocalService({
-      environment: { PORT: '0', SLOTS: '1', ...self.env, STORAGE_URL: pathToFileURL(join(directory, 'storage')).href },
+      environment: { PORT: '0', SLOTS: '1', LOG_LEVEL: level, ...self.env, STORAGE_URL: pathToFileURL(join(directory, 'storage')).href },
       root: self.getuid?.() === 0,
       storageUrl: '',
       log,

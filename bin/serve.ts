@@ -1,20 +1,20 @@
 /** `tabreel serve`: the service on this machine, until a signal. */
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { createLog, logLevels, type LogLevel } from '../shared/log.ts';
+import { createLog, logLevels } from '../shared/log.ts';
 import { describeBrowser, startLocalService } from './local-service.ts';
 
 /** @returns the exit code. */
 export async function serveCommand(self: NodeJS.Process): Promise<number> {
-  const level = self.env['LOG_LEVEL'];
-  const log = createLog(logLevels.find((name) => name === level) ?? ('warn' satisfies LogLevel), (line) => self.stderr.write(`${line}\n`));
+  const level = logLevels.find((name) => name === self.env['LOG_LEVEL']) ?? 'warn';
+  const log = createLog(level, (line) => self.stderr.write(`${line}\n`));
   const say = (line: string) => self.stdout.write(`${line}\n`);
   const signals = Promise.withResolvers<void>();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) self.on(signal, () => signals.resolve());
 
   say('Tabreel starts: a browser is looked for and its sound calibrated, which takes some seconds.');
   await using service = await startLocalService({
-    environment: self.env,
+    environment: { LOG_LEVEL: level, ...self.env },
     root: self.getuid?.() === 0,
     storageUrl: pathToFileURL(resolve('recordings')).href,
     log,

@@ -135,13 +135,13 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     return pageSecrets.parse(await unseal(config.secretsKeys, recordingId, sealed));
   };
 
-  const process = (job: Job, token?: string): Promise<void> => {
+  const handle = (job: Job, token?: string): Promise<void> => {
     const taken = take(job, token).finally(() => jobs.delete(taken));
     jobs.add(taken);
     return taken;
   };
 
-  const worker = new Worker(RECORD_QUEUE, process, {
+  const worker = new Worker(RECORD_QUEUE, handle, {
     connection: redis,
     prefix: config.queuePrefix,
     concurrency: config.slots,
