@@ -2,6 +2,7 @@
  * The last resort: pictures as JPEGs over the debugging protocol, encoded on a controller page of ours. It works on any page
  * in any Chromium, at 10 to 15 frames a second, at a high price, and deaf.
  */
+import type { Protocol } from 'puppeteer-core';
 import { TabreelError } from '../../shared/errors.ts';
 import { monotonicMicros } from '../media/clock.ts';
 import type { CaptureEngine } from './capture.ts';
@@ -10,6 +11,8 @@ import { startStreamSession } from './stream-session.ts';
 
 /** JPEGs being decoded at once; more are dropped. */
 const MAX_DECODING = 3;
+/** A frame that comes so little before its time is taken for punctual. */
+const EARLY_MS = 4;
 
 export const screencastCapture: CaptureEngine = {
   name: 'screencast',
@@ -43,8 +46,7 @@ export const screencastCapture: CaptureEngine = {
         const first = new Promise<void>((resolve) => {
           seen = resolve;
         });
-        session.on('Page.screencastFrame', ({ data, metadata, sessionId }) => {
-          session.send('Page.screencastFrameAck', { sessionId }).catch(() => undefined);
+        const show = ({ data, metadata }: Protocol.Page.ScreencastFrameEvent) => {
           if (decoding >= MAX_DECODING) {
             dropped += 1;
             return;
@@ -58,6 +60,24 @@ export const screencastCapture: CaptureEngine = {
             .finally(() => {
               decoding -= 1;
             });
+        };
+        // the browser gives every frame that the page draws: of those that come early for the frame rate, the last one waits
+        const interval = 1000 / settings.frameRate;
+        let due = -Infinity;
+        let early: Protocol.Page.ScreencastFrameEvent | null = null;
+        let timer: NodeJS.Timeout | undefined;
+        const showNow = (frame: Protocol.Page.ScreencastFrameEvent) => {
+          due = Math.max(due, performance.now() - interval) + interval;
+          early = null;
+          show(frame);
+        };
+        session.on('Page.screencastFrame', (frame) => {
+          session.send('Page.screencastFrameAck', { sessionId: frame.sessionId }).catch(() => undefined);
+          clearTimeout(timer);
+          const wait = due - performance.now();
+          if (wait < EARLY_MS) return showNow(frame);
+          early = frame;
+          timer = setTimeout(() => early !== null && showNow(early), wait);
         });
         await session.send('Page.startScreencast', {
           format: 'jpeg',
@@ -80,6 +100,8 @@ export const screencastCapture: CaptureEngine = {
           },
           async stop() {
             await session.send('Page.stopScreencast').catch(() => undefined);
+            clearTimeout(timer);
+            if (early !== null) show(early);
             await stream.call('stop');
             await stream.drained;
           },
