@@ -23,7 +23,7 @@ const calibrationPage = `<!doctype html><html lang="en"><meta charset="utf-8"><t
 <style>body{margin:0;background:#000}div{width:64px;height:64px}</style><div id="corner"></div>
 <script>
 if (location.hash === '#play') {
-  const context = new AudioContext({ sampleRate: 48000 });
+  const context = new AudioContext();
   const corner = document.getElementById('corner');
   let next = null;
   const schedule = (moment) => {
