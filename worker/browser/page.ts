@@ -24,6 +24,7 @@ export async function openPage(
 ): Promise<OpenedPage> {
   // nobody is there to answer; a page that asks whether it may be left may be
   page.on('dialog', (dialog) => void (dialog.type() === 'beforeunload' ? dialog.accept() : dialog.dismiss()).catch(() => undefined));
+  if (spec.start.when === 'selector') await assertSelector(page, spec.start.selector);
   await sendSecrets(page, spec.url, secrets);
   const signals = spec.start.when === 'signal' ? await listenForSignals(page) : null;
   const closed = new Promise<void>((resolve) => page.once('close', () => resolve()));
@@ -35,16 +36,26 @@ export async function openPage(
     new TabreelError('start_timeout', `${what} did not come within ${spec.start.timeout} s (start.timeout)`);
   if (spec.start.when === 'selector') {
     const { selector } = spec.start;
-    await page.waitForSelector(selector, { timeout: left, signal }).catch((error: unknown) => {
+    await page.waitForSelector(selector, { timeout: left, signal }).catch(() => {
       signal.throwIfAborted();
-      if (/not a valid selector|SyntaxError/i.test(String(error))) {
-        throw new TabreelError('start_selector_invalid', `start.selector is not a CSS selector: ${selector}`, { cause: error });
-      }
       throw failure(`An element that matches ${selector}`);
     });
   }
   if (signals !== null) await within(signals.started, left, signal, () => failure('The page’s START_RECORDING'));
   return { over: signals === null ? closed : Promise.race([closed, signals.ended]) };
+}
+
+/** Whoever waits for it takes a selector that can't be parsed for one that isn't there yet: the blank page knows better. */
+async function assertSelector(page: Page, selector: string): Promise<void> {
+  const problem = await page.evaluate((text) => {
+    try {
+      document.querySelector(text);
+      return null;
+    } catch (error) {
+      return (error as Error).message;
+    }
+  }, selector);
+  if (problem !== null) throw new TabreelError('start_selector_invalid', `start.selector is not a CSS selector: ${selector}`, { cause: new Error(problem) });
 }
 
 async function navigate(page: Page, spec: RecordingSpec, proxy: Pick<OutboundProxy, 'failures'>, signal: AbortSignal): Promise<void> {
