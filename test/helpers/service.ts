@@ -197,7 +197,7 @@ export async function lacks(...names: (keyof typeof needs)[]): Promise<boolean> 
   return missing.length > 0;
 }
 
-export type Process = { pid: number; command: string[] };
+export type Process = { pid: number; parent: number; command: string[] };
 
 /** The processes that descend from one, as Linux tells them. */
 export async function descendants(of: number): Promise<Process[]> {
@@ -207,17 +207,16 @@ export async function descendants(of: number): Promise<Process[]> {
     const parent = parentOf(name);
     if (parent !== null) children.set(parent, [...(children.get(parent) ?? []), Number(name)]);
   }
-  const found: number[] = [];
-  const walk = (pid: number) => {
-    for (const child of children.get(pid) ?? []) {
-      found.push(child);
-      walk(child);
+  const found: Omit<Process, 'command'>[] = [];
+  const walk = (parent: number) => {
+    for (const pid of children.get(parent) ?? []) {
+      found.push({ pid, parent });
+      walk(pid);
     }
   };
   walk(of);
-  return Promise.all(
-    found.map(async (pid) => ({ pid, command: (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).split('\0') })),
-  );
+  const commandOf = async (pid: number) => (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).split('\0');
+  return Promise.all(found.map(async (process) => ({ ...process, command: await commandOf(process.pid) })));
 }
 
 function parentOf(pid: string): number | null {

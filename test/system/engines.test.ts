@@ -1,0 +1,99 @@
+/** Each engine on the moving page: what was seen and heard is in the file, at its time. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { CaptureEngineName } from '../../shared/recording.ts';
+import { startPages, type Pages } from '../helpers/pages.ts';
+import { lacks, startService, type Service } from '../helpers/service.ts';
+import { figuresOf } from './figures.ts';
+
+const noFfmpeg = await lacks('ffmpeg');
+const without: Record<CaptureEngineName, boolean> = {
+  self: noFfmpeg || (await lacks('headless shell')),
+  tab: noFfmpeg || (await lacks('chromium')),
+  screencast: noFfmpeg || (await lacks('headless shell')),
+};
+
+let pages: Pages;
+beforeAll(async () => {
+  pages = await startPages();
+});
+afterAll(() => pages.close());
+
+describe.each([
+  { engine: 'self', apart: 60 },
+  { engine: 'tab', apart: 40 },
+] as const)('the $engine engine', ({ engine, apart }) => {
+  describe.skipIf(without[engine])('records', () => {
+    let service: Service;
+    beforeAll(async () => {
+      service = await startService({ engine, slots: 2, calibrate: true });
+    });
+    afterAll(() => service?.[Symbol.asyncDispose]());
+
+    it('a moving page with a video: H.264 and AAC, evenly, and sound with its picture', async () => {
+      const recording = await service.record({ url: pages.url('/animated.html?report=1&video=1'), maxDuration: 10 });
+      const figures = await figuresOf(recording, pages);
+      expect(recording.engine).toBe(engine);
+      expect(recording.duration).toBeCloseTo(10, 1);
+      const { probe } = figures;
+      expect(probe).toMatchObject({ video: { codec: 'h264', width: 1280, height: 720 }, audio: { codec: 'aac', sampleRate: 48_000, channels: 2 } });
+      expect(Math.abs((probe.video?.duration ?? 0) - 10)).toBeLessThanOrEqual(0.3);
+      expect(Math.abs((probe.audio?.duration ?? 0) - 10)).toBeLessThanOrEqual(0.3);
+      // a machine shared with others takes some of both; the figure itself is printed
+      expect(figures.share).toBeGreaterThanOrEqual(0.9);
+      expect(figures.longestGap).toBeLessThanOrEqual(0.3);
+      expect(figures.unreadable).toBeLessThanOrEqual(2);
+      expect(figures.backwards).toBe(0);
+      expect(figures.beeps).toBeGreaterThanOrEqual(9);
+      expect(figures.loudness).toBeGreaterThan(-40);
+      expect(Math.abs(figures.offset.median)).toBeLessThanOrEqual(apart);
+      expect(figures.offset.p95 - figures.offset.p5).toBeLessThanOrEqual(80);
+    });
+
+    // fails until flags.ts lets the browser resolve names for webrtc "direct": peers are known by mDNS names
+    it.fails('a stream that the page gets by WebRTC, with its sound', async () => {
+      const recording = await service.record({ url: pages.url('/webrtc.html'), maxDuration: 6, webrtc: 'direct' });
+      const { perSecond, beeps, loudness, unreadable } = await figuresOf(recording);
+      expect(perSecond).toBeGreaterThan(10);
+      expect(unreadable).toBeLessThan(60);
+      expect(beeps).toBeGreaterThanOrEqual(3);
+      expect(loudness).toBeGreaterThan(-50);
+    });
+
+    it('nothing that the page would get by UDP, unless it was asked for', async () => {
+      const recording = await service.record({ url: pages.url('/webrtc.html'), maxDuration: 2, webrtc: 'proxied' });
+      const { perSecond, beeps, probe } = await figuresOf(recording);
+      expect(probe.video?.frames).toBeGreaterThan(0);
+      expect({ perSecond, beeps }).toEqual({ perSecond: 0, beeps: 0 });
+    });
+
+    it('two pages at once, each into its own file', async () => {
+      const ask = (query: string) => service.record({ url: pages.url(`/animated.html?${query}`), maxDuration: 5, width: 640, height: 360 });
+      const [loud, mute] = await Promise.all([ask('beep=1'), ask('beep=0')]);
+      const both = [await figuresOf(loud), await figuresOf(mute)];
+      for (const { probe, backwards, perSecond } of both) {
+        expect(probe.video).toMatchObject({ width: 640, height: 360 });
+        expect(Math.abs(probe.duration - 5)).toBeLessThanOrEqual(0.3);
+        expect(backwards).toBe(0);
+        expect(perSecond).toBeGreaterThan(8);
+      }
+      expect(both[0]?.beeps).toBeGreaterThanOrEqual(4);
+      expect(both[1]?.beeps).toBe(0);
+    });
+  });
+});
+
+describe.skipIf(without.screencast)('the screencast engine', () => {
+  it('records pictures, and says that it is deaf', async () => {
+    await using service = await startService({ engine: 'screencast' });
+    const recording = await service.record({ url: pages.url('/animated.html?report=1'), maxDuration: 5 });
+    const figures = await figuresOf(recording, pages);
+    expect(recording.engine).toBe('screencast');
+    expect(recording.warnings.join()).toMatch(/does not hear all sound/);
+    expect(figures.probe.video).toMatchObject({ codec: 'h264', width: 1280, height: 720 });
+    expect(Math.abs(figures.probe.duration - 5)).toBeLessThanOrEqual(0.3);
+    expect(figures.perSecond).toBeGreaterThan(3);
+    expect(figures.perSecond).toBeLessThan(32);
+    expect(figures.backwards).toBe(0);
+    expect(figures.beeps).toBe(0);
+  });
+});
