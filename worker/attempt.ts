@@ -29,7 +29,8 @@ export const attemptTimes: AttemptTimes = {
   beat: 1000,
   doubted: 10_000,
   silent: 15_000,
-  stop: 30_000,
+  // longer than the media is tried to be stored, so that the recorder itself can say why it isn't
+  stop: 100_000,
   stopAtMost: 120_000,
   abandon: 10_000,
   exit: 5000,

@@ -190,7 +190,11 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
   if (options.abandon.aborted) return;
   const end = Math.min(monotonicMicros(), limit);
   // a page that is gone can't give its last picture
-  await timeout(live.stop(), failure === null ? 5000 : 1000).catch((error: unknown) => log.warn('capture_stop_failed', { error }));
+  try {
+    run.pace.counted(await timeout(live.stop(), failure === null ? 5000 : 1000), muxer.drift());
+  } catch (error) {
+    log.warn('capture_stop_failed', { error });
+  }
   run.duration = await muxer.finish(end);
   if (failure !== null) throw failure as Error;
 }

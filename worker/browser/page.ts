@@ -25,6 +25,8 @@ export async function openPage(
   // nobody is there to answer; a page that asks whether it may be left may be
   page.on('dialog', (dialog) => void (dialog.type() === 'beforeunload' ? dialog.accept() : dialog.dismiss()).catch(() => undefined));
   if (spec.start.when === 'selector') await assertSelector(page, spec.start.selector);
+  // a window of its own would cover the one that is recorded, and nobody would see it
+  page.on('popup', (popup) => void popup?.close().catch(() => undefined));
   await sendSecrets(page, spec.url, secrets);
   const signals = spec.start.when === 'signal' ? await listenForSignals(page) : null;
   const closed = new Promise<void>((resolve) => page.once('close', () => resolve()));

@@ -64,8 +64,8 @@ export type Capture = AsyncDisposable & {
   pulse(): Promise<CaptureCounts>;
   /** JPEG of what is seen now; null where nothing was yet. */
   snapshot(): Promise<Uint8Array | null>;
-  /** Delivers what is left, a last picture included; resolves when all has been delivered. */
-  stop(): Promise<void>;
+  /** Delivers what is left, a last picture included; resolves with the last counts when all has been delivered. */
+  stop(): Promise<CaptureCounts>;
 };
 
 /** A blank target page, ready to be sent to its URL. `attach` is called when the page is to be captured. */

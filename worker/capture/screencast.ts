@@ -102,8 +102,9 @@ export const screencastCapture: CaptureEngine = {
             await session.send('Page.stopScreencast').catch(() => undefined);
             clearTimeout(timer);
             if (early !== null) show(early);
-            await stream.call('stop');
+            const counts = await stream.call('stop');
             await stream.drained;
+            return counts;
           },
           async [Symbol.asyncDispose]() {
             await controller.close().catch(() => undefined);

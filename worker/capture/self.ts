@@ -136,21 +136,21 @@ async function startSelfCapture(
   };
   session.on('Page.frameNavigated', onNavigated);
 
-  const counts = async (): Promise<CaptureCounts> => {
-    if (current !== null) last = await current.counts();
-    return {
-      frames: before.frames + last.frames,
-      encoded: before.encoded + last.encoded,
-      repeated: before.repeated + last.repeated,
-      dropped: before.dropped + last.dropped,
-    };
-  };
+  const total = (): CaptureCounts => ({
+    frames: before.frames + last.frames,
+    encoded: before.encoded + last.encoded,
+    repeated: before.repeated + last.repeated,
+    dropped: before.dropped + last.dropped,
+  });
 
   return {
     async begin() {
       await current?.call('begin');
     },
-    pulse: counts,
+    async pulse() {
+      if (current !== null) last = await current.counts();
+      return total();
+    },
     async snapshot() {
       const jpeg = await current?.call('snapshot');
       return jpeg ? Buffer.from(jpeg, 'base64') : null;
@@ -158,9 +158,10 @@ async function startSelfCapture(
     async stop() {
       stopped = true;
       session.off('Page.frameNavigated', onNavigated);
-      if (current === null) return;
-      await current.call('stop');
+      if (current === null) return total();
+      last = await current.call('stop');
       await current.drained;
+      return total();
     },
     async [Symbol.asyncDispose]() {
       stopped = true;

@@ -48,8 +48,9 @@ export const tabCapture: CaptureEngine = {
             return jpeg === '' ? null : Buffer.from(jpeg, 'base64');
           },
           async stop() {
-            await stream.call('stop');
+            const counts = await stream.call('stop');
             await stream.drained;
+            return counts;
           },
           async [Symbol.asyncDispose]() {
             await controller.close().catch(() => undefined);

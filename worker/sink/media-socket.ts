@@ -90,6 +90,8 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
   let graceFrom: number | null = null;
   let graceUsed = false;
   let lastCause = 'it was never dialled';
+  /** Whether the last connection was closed for want of room. */
+  let full = false;
 
   let failedWith: TabreelError | null = null;
   const failed = Promise.withResolvers<never>();
@@ -121,7 +123,8 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
       graceUsed = true;
       giveUpTimer = setTimeout(giveUp, grace);
     } else {
-      fail(new TabreelError('media_unreachable', `nothing could be stored at ${host} for ${limits.unreachable / 1000} s: ${lastCause}`));
+      const what = `nothing could be stored at ${host} for ${limits.unreachable / 1000} s: ${lastCause}`;
+      fail(new TabreelError(full ? 'storage_full' : 'media_unreachable', what));
     }
   };
 
@@ -213,6 +216,7 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
         dialLog[wanted ? 'warn' : 'info']('media socket is closed', { code, cause, waitingParts: waiting.length, dialsAgainIn: delay });
         if (!wanted) return;
         if (refusal !== null) return fail(refusal);
+        full = code === closeCodes.storageFull.code;
         retries += 1;
         retryTimer = setTimeout(dial, delay ?? 0);
         inTrouble(cause);

@@ -37,13 +37,14 @@ export type CaptureStreamOptions = {
 
 /** What `pulse` answers. All counts are since the start. */
 export type CapturePulse = {
-  /** Frames that came, that were encoded (repeats included), that were repeats, that a full queue dropped. */
+  /**
+   * Frames that came, that were encoded (repeats included), that were repeats, and that were dropped: because a queue was
+   * full, or because this script was kept from taking them.
+   */
   frames: number;
   encoded: number;
   repeated: number;
   dropped: number;
-  /** performance.now() in microseconds. */
-  now: number;
 };
 
 export type CaptureHandle = {
@@ -55,8 +56,8 @@ export type CaptureHandle = {
   image(jpeg: string, timestamp: number): Promise<void>;
   /** @param received bytes of messages that arrived, which bounds what is under way. */
   pulse(received: number): CapturePulse;
-  /** Encodes the last frame once more and sends everything. */
-  stop(): Promise<void>;
+  /** Encodes the last frame once more and sends everything; the last counts. */
+  stop(): Promise<CapturePulse>;
 };
 
 /** Must be self-contained: see above. */
@@ -296,6 +297,12 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
     document.dispatchEvent(new Event(`${options.tapEvent}-ask`));
   }
 
+  const counts = (): CapturePulse => {
+    // W3C mediacapture-extensions: frames that were neither delivered nor left out for the frame rate
+    const track = (videoTrack as { stats?: { totalFrames: number; deliveredFrames: number; discardedFrames: number } } | undefined)?.stats;
+    const missed = track === undefined ? 0 : Math.max(0, track.totalFrames - track.deliveredFrames - track.discardedFrames);
+    return { ...count, dropped: count.dropped + missed };
+  };
   const handle: CaptureHandle = {
     begin() {
       if (active) return;
@@ -321,14 +328,15 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
     },
     pulse(bytes) {
       received = bytes;
-      return { ...count, now: performance.now() * 1000 };
+      return counts();
     },
     async stop() {
-      if (stopped) return;
+      if (stopped) return counts();
       repeat();
       stopped = true;
       clearTimeout(keyTimer);
       for (const flush of flushers) flush();
+      const last = counts();
       for (const track of stream.getTracks()) track.stop();
       held?.close();
       held = null;
@@ -337,6 +345,7 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
         encoder.close();
       }
       post('d');
+      return { ...last, encoded: count.encoded, repeated: count.repeated };
     },
   };
   scope[options.handle] = handle;
