@@ -9,7 +9,7 @@ export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
 
-/** @throws {ConfigError} with one line for each wrong variable. Values of `secret` variables are not printed. */
+/** @throws {ConfigError} with one line for each wrong variable. Values of `secret` variables, and passwords in URLs, are not printed. */
 export function readConfig<S extends z.ZodObject>(schema: S, environment: Environment, secret: readonly string[] = []): z.infer<S> {
   // an empty variable is an unset one, as manifests that fill it from nothing mean it
   const values = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== undefined && value !== ''));
@@ -19,10 +19,13 @@ export function readConfig<S extends z.ZodObject>(schema: S, environment: Enviro
     const name = String(issue.path[0]);
     const value = values[name];
     if (value === undefined) return `${name} is not set: ${issue.message}`;
-    return `${name}=${secret.includes(name) ? '(hidden)' : JSON.stringify(value)}: ${issue.message}`;
+    return `${name}=${secret.includes(name) ? '(hidden)' : JSON.stringify(withoutPassword(value))}: ${issue.message}`;
   });
   throw new ConfigError(lines.join('\n'));
 }
+
+/** A URL carries a password before its last @, also where it is no valid URL. */
+const withoutPassword = (value: string): string => value.replace(/^([a-z][a-z0-9+.-]*:\/\/)?.*@/is, '$1(hidden)@');
 
 export const wholeNumber = (min: number, max: number) =>
   z
