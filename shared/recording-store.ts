@@ -214,6 +214,13 @@ export function createRecordingStore(redis: Redis, prefix: string) {
     const keys = [key(id), eventsKey(id), `${prefix}:alive:${id}`, index, ...recordingStates.map(setOf), ...moreKeys];
     return redis.eval(preamble + script, keys.length, ...keys, channel(id), id, new Date(now).toISOString(), ...args);
   };
+  /** How many of a set stand before where this recording would: newer ones, and of its own millisecond those of a higher id. */
+  const placeOf = async (set: string, id: string): Promise<number> => {
+    const time = timeOf(id);
+    const newer = await redis.zcount(set, `(${time}`, '+inf');
+    const beside = await redis.zrangebyscore(set, time, time);
+    return newer + beside.filter((other) => other > id).length;
+  };
   const asChanged = (reply: unknown): Changed => {
     const [outcome, state, desired] = reply as [Changed['outcome'], RecordingState?, DesiredState?];
     return { outcome, state: state ?? null, desired: desired ?? null };
@@ -252,8 +259,8 @@ export function createRecordingStore(redis: Redis, prefix: string) {
       let start = 0;
       if (options.cursor !== undefined) {
         const rank = await redis.zrevrank(set, options.cursor);
-        // the cursor's own recording may have left this state: go on behind its time
-        start = rank === null ? await redis.zcount(set, `(${timeOf(options.cursor)}`, '+inf') : rank + 1;
+        // the cursor's own recording may have left this state
+        start = rank === null ? await placeOf(set, options.cursor) : rank + 1;
       }
       const ids = await redis.zrevrange(set, start, start + options.limit);
       const page = ids.slice(0, options.limit);

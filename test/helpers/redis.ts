@@ -28,6 +28,11 @@ export async function startRedis(): Promise<TestRedis> {
     await redis.start();
     return redis;
   }
+  return startEmbeddedRedis();
+}
+
+/** What serves where there is no redis-server. */
+export async function startEmbeddedRedis(): Promise<TestRedis> {
   const mock = await createRedisMock();
   const address = mock.addresses()[0];
   if (address === undefined) throw new Error('the embedded Redis does not listen');
