@@ -253,6 +253,14 @@ describe('media that can not get through', () => {
     await expect(sink.failed).rejects.toMatchObject({ code: 'media_unreachable', message: expect.stringContaining('1011 (storage is down)') });
   });
 
+  it('gives up on a storage that stays full, and names it', async () => {
+    const ingest = await startIngest();
+    ingest.onPart = (_header, socket) => socket.close(closeCodes.storageFull.code, 'the storage is full');
+    const sink = dial(ingest.url, { unreachable: 300, stalled: 100 });
+    sink.push(segment(0));
+    await expect(sink.failed).rejects.toMatchObject({ code: 'storage_full', message: expect.stringContaining('4507 (the storage is full)') });
+  });
+
   it('is not given up because nothing was pushed for long before the connection was lost', async () => {
     const ingest = await startIngest();
     const sink = dial(ingest.url, { unreachable: 250, ping: 20 });

@@ -1,0 +1,147 @@
+/** What is to be had from a service whose Redis or disk fails beneath it. */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { rm, statfs, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { probe, readBeeps, readFrames, uniqueFrames } from '../helpers/analyse.ts';
+import { startPages, type Pages } from '../helpers/pages.ts';
+import { realRedis } from '../helpers/redis.ts';
+import { lacks, startService } from '../helpers/service.ts';
+
+let pages: Pages;
+beforeAll(async () => {
+  pages = await startPages();
+});
+afterAll(() => pages.close());
+
+/** A disk of its own, small, that can be filled. */
+function smallDisk() {
+  const path = mkdtempSync(join(tmpdir(), 'tabreel-disk-'));
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=700m', 'tmpfs', path]);
+  return {
+    path,
+    async fill(): Promise<AsyncDisposable> {
+      const filler = join(path, 'filler');
+      const { bavail, bsize } = await statfs(path);
+      await writeFile(filler, Buffer.alloc(bavail * bsize)).catch(() => undefined);
+      expect((await statfs(path)).bavail).toBe(0);
+      return { [Symbol.asyncDispose]: () => rm(filler, { force: true }) };
+    },
+    [Symbol.dispose]() {
+      execFileSync('umount', [path]);
+      rmSync(path, { recursive: true });
+    },
+  };
+}
+
+const noDisk = await lacks('ffmpeg', 'headless shell', 'root');
+/** Giving up takes a minute, which the other tests are run in. */
+let starved: Promise<void> | null = null;
+beforeAll(async () => {
+  if (noDisk) return;
+  const recorded = Promise.withResolvers<void>();
+  starved = starve(recorded.resolve);
+  await Promise.race([recorded.promise, starved]);
+});
+afterAll(() => starved?.catch(() => undefined), 200_000);
+
+/** @param recorded called when nothing is left to do but to wait */
+async function starve(recorded: () => void): Promise<void> {
+  using disk = smallDisk();
+  await using service = await startService({ storage: disk.path });
+  const { id } = await service.create({ url: pages.url('/animated.html') });
+  await service.waitFor(id, 'recording');
+  await sleep(4000);
+  const full = await disk.fill();
+  const began = Date.now();
+  await sleep(2000);
+  await service.stop(id);
+  recorded();
+  await service.waitFor(id, 'finishing', 100_000);
+  const told = (Date.now() - began) / 1000;
+  await full[Symbol.asyncDispose]();
+  const recording = await service.waitFor(id, 'failed', 60_000);
+  console.log(`full disk: given up after ${told.toFixed(1)} s: ${recording.error?.code}, ${recording.duration.toFixed(2)} s kept`);
+  expect(recording.error).toMatchObject({ code: 'storage_full', blame: 'service', retryable: true });
+  const path = await service.download(recording);
+  const { duration } = await probe(path);
+  expect(duration).toBeGreaterThan(2);
+  expect(Math.abs(duration - recording.duration)).toBeLessThanOrEqual(0.1);
+  expect(uniqueFrames(await readFrames(path)).perSecond).toBeGreaterThan(25);
+}
+
+describe.skipIf(await lacks('ffmpeg', 'headless shell', 'redis-server'))('a recording whose Redis is killed', () => {
+  it('goes on, and is whole', async () => {
+    await using redis = await realRedis();
+    await redis.start();
+    await using service = await startService({ redis });
+    const { id } = await service.create({ url: pages.url('/animated.html'), maxDuration: 12 });
+    await service.waitFor(id, 'recording');
+    await sleep(2000);
+    await redis.kill();
+    expect((await service.api(`/v1/recordings/${id}`)).status).toBe(503);
+    await sleep(5000);
+    await redis.start();
+    const recording = await service.waitFor(id, 'completed');
+    const path = await service.download(recording);
+    const { perSecond, longestGap } = uniqueFrames(await readFrames(path));
+    const beeps = await readBeeps(path);
+    console.log(`Redis away for 5 s: ${recording.duration.toFixed(2)} s, ${perSecond.toFixed(1)} new frames/s, longest gap ${(longestGap * 1000).toFixed(0)} ms, ${beeps.length} beeps`);
+    expect(recording.error).toBeUndefined();
+    expect(recording.attempts).toBe(1);
+    expect(recording.duration).toBeCloseTo(12, 1);
+    expect(Math.abs((await probe(path)).duration - 12)).toBeLessThanOrEqual(0.3);
+    expect(perSecond).toBeGreaterThan(25);
+    expect(longestGap).toBeLessThanOrEqual(0.3);
+    expect(beeps.length).toBeGreaterThanOrEqual(11);
+  });
+
+  it('ends meanwhile, and is finished once Redis is back', async () => {
+    await using redis = await realRedis();
+    await redis.start();
+    await using service = await startService({ redis });
+    const { id } = await service.create({ url: pages.url('/animated.html'), maxDuration: 4 });
+    await service.waitFor(id, 'recording');
+    await sleep(1500);
+    await redis.kill();
+    await sleep(5000);
+    await redis.start();
+    const recording = await service.waitFor(id, 'completed');
+    expect(recording.duration).toBeCloseTo(4, 1);
+    expect(Math.abs((await probe(await service.download(recording))).duration - 4)).toBeLessThanOrEqual(0.3);
+  });
+});
+
+describe.skipIf(noDisk)('a recording whose disk fills up', () => {
+  it('waits with its media, and loses none where there is room again', async () => {
+    using disk = smallDisk();
+    await using service = await startService({ storage: disk.path });
+    const { id } = await service.create({ url: pages.url('/animated.html'), maxDuration: 10 });
+    await service.waitFor(id, 'recording');
+    await sleep(2500);
+    {
+      await using _full = await disk.fill();
+      await sleep(4000);
+      const refused = await service.api('/v1/recordings', {
+        method: 'POST',
+        body: JSON.stringify({ url: pages.url('/static.html') }),
+        headers: { 'content-type': 'application/json' },
+      });
+      expect(refused).toMatchObject({ status: 507, body: { code: 'storage_full' } });
+    }
+    const recording = await service.waitFor(id, 'completed');
+    expect(recording.error).toBeUndefined();
+    const path = await service.download(recording);
+    expect(Math.abs((await probe(path)).duration - 10)).toBeLessThanOrEqual(0.3);
+    const { perSecond, longestGap } = uniqueFrames(await readFrames(path));
+    expect(perSecond).toBeGreaterThan(25);
+    expect(longestGap).toBeLessThanOrEqual(0.3);
+  });
+
+  it('ends with what was stored where there is none, and says so', async () => {
+    await starved;
+  });
+});
