@@ -33,6 +33,9 @@ export function createAudioTrack(start: number, soundDelay: number, write: (pcm:
   let resampler: { rate: number; run: Resampler } | null = null;
   let smoothed = 0;
   let corrected = 0;
+  // at the beginning, after silence and from a new source nobody hears a jump, however small
+  let loose = true;
+  let passedOn: Int16Array = new Int16Array();
 
   const until = () => start + (position * 1e6) / SAMPLE_RATE;
   const emit = (pcm: Int16Array | number) => {
@@ -45,12 +48,13 @@ export function createAudioTrack(start: number, soundDelay: number, write: (pcm:
     until,
     drift: () => corrected,
     reset() {
-      resampler = null;
-      smoothed = 0;
+      loose = true;
     },
     padTo(micros) {
       const missing = toSamples(micros - until());
-      if (missing > 0) emit(missing);
+      if (missing <= 0) return;
+      emit(missing);
+      loose = true;
     },
     add(chunk) {
       const begin = chunk.timestamp - soundDelay;
@@ -58,10 +62,10 @@ export function createAudioTrack(start: number, soundDelay: number, write: (pcm:
       if (begin + length <= start) return;
       let skip = 0;
       let difference = begin - until();
-      // in silence nobody hears a jump, however small
-      if (Math.abs(difference) > JUMP_MICROS || chunk.samples === null) {
+      if (loose || Math.abs(difference) > JUMP_MICROS || chunk.samples === null) {
         smoothed = 0;
         resampler = null;
+        passedOn = new Int16Array();
         if (difference > 0) emit(toSamples(difference));
         else skip = Math.min(chunk.frames, Math.round((-difference * chunk.rate) / 1e6));
         difference = 0;
@@ -71,17 +75,18 @@ export function createAudioTrack(start: number, soundDelay: number, write: (pcm:
       corrected += (trim * length) / 1e6;
       const frames = chunk.frames - skip;
       if (frames === 0) return;
+      loose = chunk.samples === null;
       if (chunk.samples === null) {
-        resampler = null;
         emit(Math.round(((frames * SAMPLE_RATE) / chunk.rate) * (1 + trim)));
         return;
       }
       const samples = chunk.samples.subarray(skip * 2);
       if (chunk.rate === SAMPLE_RATE && trim === 0 && resampler === null) {
         emit(samples);
+        passedOn = samples;
         return;
       }
-      if (resampler?.rate !== chunk.rate) resampler = { rate: chunk.rate, run: createResampler(chunk.rate, SAMPLE_RATE) };
+      if (resampler?.rate !== chunk.rate) resampler = { rate: chunk.rate, run: createResampler(chunk.rate, SAMPLE_RATE, passedOn) };
       const pcm = resampler.run.process(samples, trim);
       if (pcm.length > 0) emit(pcm);
     },

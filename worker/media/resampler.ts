@@ -32,12 +32,18 @@ export type Resampler = {
   process(samples: Int16Array, trim: number): Int16Array;
 };
 
-/** Delays by half its taps, 16 input samples (0.36 ms at 44.1 kHz). */
-export function createResampler(inputRate: number, outputRate: number): Resampler {
+/**
+ * Holds back half its taps, 16 input samples (0.36 ms at 44.1 kHz), and shifts nothing: it begins with the first sample.
+ *
+ * @param before what was heard before the first sample, where there was something: its end goes into the filter.
+ */
+export function createResampler(inputRate: number, outputRate: number, before: Int16Array = new Int16Array()): Resampler {
   const rows = kernel(Math.min(1, outputRate / inputRate) * 0.97);
   // the last taps of what came before, so that calls join without a click
   let tail: Int16Array = new Int16Array((TAPS - 1) * 2);
-  let position = 0;
+  const known = before.subarray(-tail.length);
+  tail.set(known, tail.length - known.length);
+  let position = TAPS / 2;
   return {
     process(samples, trim) {
       const input = new Int16Array(tail.length + samples.length);
