@@ -71,7 +71,9 @@ export async function createAacEncoder(
     description: () => description,
     async finish() {
       await last;
-      await output.finalize();
+      // an ADTS file of nothing is an error
+      if (position === 0) await output.cancel();
+      else await output.finalize();
     },
   };
 }
