@@ -189,6 +189,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
   stopWatching();
   if (options.abandon.aborted) return;
   const end = Math.min(monotonicMicros(), limit);
+  muxer.endAt(end);
   // a page that is gone can't give its last picture
   try {
     run.pace.counted(await timeout(live.stop(), failure === null ? 5000 : 1000), muxer.drift());

@@ -19,12 +19,20 @@ export type LaunchedBrowser = AsyncDisposable & {
   ended: Promise<void>;
 };
 
-/** @throws {TabreelError} `browser_launch_failed` with the end of what the browser said. */
+/**
+ * @param signal aborts the start, and nothing later.
+ * @throws {TabreelError} `browser_launch_failed` with the line in which the browser says why.
+ */
 export async function launchBrowser(options: LaunchOptions, signal: AbortSignal): Promise<LaunchedBrowser> {
   const profileDirectory = await mkdtemp(join(tmpdir(), 'tabreel-profile-'));
   const wipe = () => rm(profileDirectory, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
+  // puppeteer kills the browser whenever its signal is aborted: only while it starts is that wanted
+  const starting = new AbortController();
+  const abort = () => starting.abort(signal.reason);
+  signal.addEventListener('abort', abort);
   let browser: Browser;
   try {
+    signal.throwIfAborted();
     browser = await launch({
       executablePath: options.executable,
       ignoreDefaultArgs: true,
@@ -38,13 +46,15 @@ export async function launchBrowser(options: LaunchOptions, signal: AbortSignal)
       handleSIGINT: false,
       handleSIGTERM: false,
       handleSIGHUP: false,
-      signal,
+      signal: starting.signal,
       env: browserEnvironment(profileDirectory, options),
     });
   } catch (error) {
     await wipe();
     signal.throwIfAborted();
     throw new TabreelError('browser_launch_failed', `The browser did not start: ${launchHint(error)}`, { cause: error });
+  } finally {
+    signal.removeEventListener('abort', abort);
   }
   const child = browser.process();
   const ended = new Promise<void>((resolve) => {

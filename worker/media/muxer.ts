@@ -32,7 +32,12 @@ export type Muxer = {
   /** Seconds of sound drift that were corrected. */
   drift(): number;
   /**
-   * Ends the timeline at a monotonic time; pictures from then on are dropped. Resolves when the last part was delivered.
+   * Drops pictures from this monotonic time on. Call it before the capture is stopped: a last picture that is a key frame
+   * would end the segment before it behind the recording's end.
+   */
+  endAt(end: number): void;
+  /**
+   * Ends the timeline at a monotonic time. Resolves when the last part was delivered.
    * @returns the duration in microseconds.
    */
   finish(end: number): Promise<number>;
@@ -44,12 +49,19 @@ const LOOKAHEAD = 60_000;
 const SOUND_PATIENCE = 600_000;
 const SILENT_PATIENCE = 150_000;
 
-type Closed = { packets: VideoPacket[]; end: number };
+/** Chunks of sound that are kept until the first picture comes: its encoder takes longer than sound does. */
+const EARLY_CHUNKS = 20;
+
+type Closed = { packets: VideoPacket[]; description: Uint8Array; end: number };
 
 export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
   let start: number | null = null;
   let description: Uint8Array | null = null;
   let open: VideoPacket[] = [];
+  let early: AudioChunk[] = [];
+  let limit = Infinity;
+  /** Whether pictures hang on a key frame that was dropped. */
+  let orphaned = false;
   const closed: Closed[] = [];
   let aacPackets: AacPacket[] = [];
   let lastChunk = -Infinity;
@@ -100,9 +112,9 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
       wake = resolve;
     });
 
-  async function deliver({ packets, end }: Closed): Promise<void> {
+  async function deliver({ packets, description, end }: Closed): Promise<void> {
     const [first] = packets;
-    if (first === undefined || start === null || description === null) return;
+    if (first === undefined || start === null) return;
     await soundFor(end);
     const zero = start;
     const cut = aacPackets.findIndex(({ position }) => zero + (position * 1e6) / SAMPLE_RATE >= end);
@@ -139,8 +151,8 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
   const close = (end: number) => {
     const packets = open;
     open = [];
-    if (packets.length === 0) return;
-    closed.push({ packets, end });
+    if (packets.length === 0 || description === null) return;
+    closed.push({ packets, description, end });
     delivering = delivering
       .then(async () => {
         const next = closed.shift();
@@ -151,30 +163,39 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
 
   return {
     video(packet) {
-      if (finishing) return;
-      if (packet.description !== null) description = packet.description;
+      if (finishing || packet.timestamp >= limit) return;
       if (start === null) {
-        if (!packet.key || description === null) return;
+        if (!packet.key || packet.description === null) return;
         start = packet.timestamp;
         if (aac !== null) track = createAudioTrack(start, options.soundDelay, (pcm) => aac.encode(pcm));
+        for (const chunk of early.splice(0)) track?.add(chunk);
       }
-      const last = open.at(-1);
-      // two captures of one page may overlap for a moment around a navigation
-      if (last !== undefined && packet.timestamp <= last.timestamp) return;
-      if (packet.key) close(packet.timestamp);
-      if (open.length > 0 || packet.key) open.push(packet);
+      // two captures of one page may overlap for a moment around a navigation: the newer one goes on from its key frame
+      if (packet.key) {
+        orphaned = packet.timestamp <= (open[0]?.timestamp ?? -Infinity);
+        if (orphaned) return;
+        open = open.filter(({ timestamp }) => timestamp < packet.timestamp);
+        close(packet.timestamp);
+        description = packet.description ?? description;
+      } else if (orphaned || open.length === 0 || packet.timestamp <= (open.at(-1) as VideoPacket).timestamp) return;
+      open.push(packet);
     },
     audio(chunk) {
       lastChunk = monotonicMicros();
       if (finishing) return;
-      track?.add(chunk);
+      if (track === null) early = [...early.slice(1 - EARLY_CHUNKS), chunk];
+      else track.add(chunk);
       wake();
     },
     audioReset() {
+      early = [];
       track?.reset();
     },
     start: () => start,
     drift: () => track?.drift() ?? 0,
+    endAt(end) {
+      limit = end;
+    },
     async finish(end) {
       open = open.filter(({ timestamp }) => timestamp < end);
       close(end);

@@ -4,6 +4,7 @@ import { TabreelError } from '../../shared/errors.ts';
 import type { Log } from '../../shared/log.ts';
 import { closeCodes, encodePart, MAX_PART_BYTES, type Part, type PartHeader } from '../../shared/media-protocol.ts';
 import { connectMedia, hostOf, trusting, type ConnectionTimes, type MediaConnection } from './media-connection.ts';
+import { isSuperseded } from './media-socket-causes.ts';
 import type { Sink, SinkPart, SinkProgress } from './sink.ts';
 
 /** Bounds and times; bytes and milliseconds. */
@@ -109,7 +110,8 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
   const fail = (error: TabreelError) => {
     settle('failed');
     failedWith = error;
-    log.error('media socket gives up', { error, waitingParts: waiting.length, waitingBytes });
+    // that nobody wants the media any more is no failure
+    log[isSuperseded(error) ? 'info' : 'error']('media socket gives up', { error, waitingParts: waiting.length, waitingBytes });
     connection?.terminate();
     failed.reject(error);
     finished.reject(error);
