@@ -58,6 +58,8 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
   let start: number | null = null;
   let description: Uint8Array | null = null;
   let open: VideoPacket[] = [];
+  /** What the open pictures were encoded with: another encoder may have begun already. */
+  let openDescription: Uint8Array | null = null;
   let early: AudioChunk[] = [];
   let limit = Infinity;
   /** Whether pictures hang on a key frame that was dropped. */
@@ -151,8 +153,8 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
   const close = (end: number) => {
     const packets = open;
     open = [];
-    if (packets.length === 0 || description === null) return;
-    closed.push({ packets, description, end });
+    if (packets.length === 0 || openDescription === null) return;
+    closed.push({ packets, description: openDescription, end });
     delivering = delivering
       .then(async () => {
         const next = closed.shift();
@@ -164,8 +166,9 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
   return {
     video(packet) {
       if (finishing || packet.timestamp >= limit) return;
+      if (packet.description !== null) description = packet.description;
       if (start === null) {
-        if (!packet.key || packet.description === null) return;
+        if (!packet.key || description === null) return;
         start = packet.timestamp;
         if (aac !== null) track = createAudioTrack(start, options.soundDelay, (pcm) => aac.encode(pcm));
         for (const chunk of early.splice(0)) track?.add(chunk);
@@ -176,7 +179,7 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
         if (orphaned) return;
         open = open.filter(({ timestamp }) => timestamp < packet.timestamp);
         close(packet.timestamp);
-        description = packet.description ?? description;
+        openDescription = description;
       } else if (orphaned || open.length === 0 || packet.timestamp <= (open.at(-1) as VideoPacket).timestamp) return;
       open.push(packet);
     },

@@ -29,15 +29,15 @@ export type Pictures = {
 /**
  * @param frames how many; the picture of number n carries the counter n.
  * @param gop pictures from one key frame to the next.
- * @param profile another one makes another description.
+ * @param preset of x264; another one makes another description.
  */
-export async function makePictures({ frames = 120, gop = 30, profile = 'baseline' } = {}): Promise<Pictures> {
+export async function makePictures({ frames = 120, gop = 30, preset = 'ultrafast' } = {}): Promise<Pictures> {
   const directory = mkdtempSync(join(tmpdir(), 'tabreel-media-'));
   try {
     const file = join(directory, 'pictures.mp4');
     const child = spawn('ffmpeg', [
       '-v', 'error', '-f', 'rawvideo', '-pix_fmt', 'gray', '-s', `${WIDTH}x${HEIGHT}`, '-r', '30', '-i', 'pipe:0',
-      '-c:v', 'libx264', '-preset', 'ultrafast', '-profile:v', profile, '-pix_fmt', 'yuv420p', '-threads', '1',
+      '-c:v', 'libx264', '-preset', preset, '-pix_fmt', 'yuv420p', '-threads', '1',
       '-bf', '0', '-g', String(gop), '-keyint_min', String(gop), '-sc_threshold', '0', file,
     ], { stdio: ['pipe', 'ignore', 'inherit'] }); // prettier-ignore
     const closed = once(child, 'close');
