@@ -34,7 +34,7 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
       const { id } = await service.create({ url: pages.url('/crash.html') });
       await service.waitFor(id, 'recording');
       const began = Date.now();
-      await sleep(4000);
+      await sleep(3500);
       breakIt(await descendants(process.pid));
       const seconds = (Date.now() - began) / 1000;
       const recording = await service.waitFor(id, 'failed');
@@ -124,7 +124,7 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
       expect(gap).toBeLessThanOrEqual(engine === 'tab' ? 1 : 2);
     });
 
-    it('that is silent has a silent track, as long as its picture', async () => {
+    it.concurrent('that is silent has a silent track, as long as its picture', async () => {
       const recording = await service.record({ url: pages.url('/silent.html'), maxDuration: 4 });
       const { video, audio } = await probe(recording.path);
       expect(Math.abs((video?.duration ?? 0) - 4)).toBeLessThanOrEqual(0.1);
@@ -132,7 +132,7 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
       expect((await loudness(recording.path)).overall).toBe(SILENCE);
     });
 
-    it('that stands still is recorded all the same, a segment every two seconds', async () => {
+    it.concurrent('that stands still is recorded all the same, a segment every two seconds', async () => {
       const { id } = await service.create({ url: pages.url('/static.html'), maxDuration: 8 });
       const recording = await service.waitFor(id, 'recording');
       const came: number[] = [];
