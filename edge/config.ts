@@ -6,17 +6,23 @@ import { parseTrust, type Trust } from './origin/trust.ts';
 
 const storageUrl = z.url({ protocol: /^file$/, error: 'must be a file:/// URL' });
 
-const edgeSettings = z.object({
+/** What the finaliser reads; the edge reads it too. */
+const finaliserSettings = {
   ...commonSettings,
+  STORAGE_URL: storageUrl.optional(),
+  TOKEN_SECRET: secrets.optional(),
+  SECRETS_KEY: secrets.optional(),
+};
+const secretSettings = ['TOKEN_SECRET', 'SECRETS_KEY'];
+
+const edgeSettings = z.object({
+  ...finaliserSettings,
   HOST: z.string().default('127.0.0.1'),
   PORT: wholeNumber(0, 65_535).default(8080),
   PUBLIC_URL: z.url({ protocol: /^https?$/, error: 'must be an http:// or https:// URL' }).optional(),
   MEDIA_URL: z.url({ protocol: /^wss?$/, error: 'must be a ws:// or wss:// URL' }).optional(),
   TRUSTED_PROXIES: list.default(['loopback', 'private']),
   ALLOW_INSECURE_WS: flag.default(false),
-  TOKEN_SECRET: secrets.optional(),
-  SECRETS_KEY: secrets.optional(),
-  STORAGE_URL: storageUrl.optional(),
   MAX_DURATION: wholeNumber(1, 604_800).default(MAX_DURATION_DEFAULT),
   WEBRTC: z.enum(['proxied', 'direct'], { error: 'must be proxied or direct' }).default('proxied'),
 });
@@ -34,9 +40,9 @@ export type EdgeConfig = {
   mediaUrl: string | null;
   trust: Trust;
   allowInsecureWs: boolean;
-  /** Signs credentials, the first; null for a random one of this process. */
+  /** Signs credentials and links, the first; null for a random one of the edge's, and no links from the finaliser. */
   tokenSecrets: readonly string[] | null;
-  /** Seals what callers give in confidence; null refuses it. */
+  /** Seals what callers give in confidence; null refuses it, and tells no webhooks. */
   secretsKeys: readonly string[] | null;
   /** `file:///...`. */
   storageUrl: string;
@@ -45,7 +51,7 @@ export type EdgeConfig = {
   webrtc: 'proxied' | 'direct';
 };
 
-export type FinaliserConfig = Pick<EdgeConfig, 'redisUrl' | 'queuePrefix' | 'storageUrl'>;
+export type FinaliserConfig = Pick<EdgeConfig, 'redisUrl' | 'queuePrefix' | 'storageUrl' | 'tokenSecrets' | 'secretsKeys'>;
 
 const loopbackHosts = /^(localhost|127(\.\d{1,3}){3}|::1|\[::1\])$/;
 
@@ -56,7 +62,7 @@ const withoutSlash = (url: string | undefined): string | null => url?.replace(/\
  * @throws {ConfigError} one line for each wrong variable
  */
 export function readEdgeConfig(environment: Environment, defaultStorageUrl: string): EdgeConfig {
-  const settings = readConfig(edgeSettings, environment, ['TOKEN_SECRET', 'SECRETS_KEY']);
+  const settings = readConfig(edgeSettings, environment, secretSettings);
   if (!loopbackHosts.test(settings.HOST)) {
     throw new ConfigError(
       `HOST=${JSON.stringify(settings.HOST)}: must be a loopback address (127.0.0.1, ::1, localhost): ` +
@@ -88,10 +94,12 @@ export function readEdgeConfig(environment: Environment, defaultStorageUrl: stri
 
 /** @throws {ConfigError} one line for each wrong variable */
 export function readFinaliserConfig(environment: Environment, defaultStorageUrl: string): FinaliserConfig {
-  const settings = readConfig(z.object({ ...commonSettings, STORAGE_URL: storageUrl.optional() }), environment);
+  const settings = readConfig(z.object(finaliserSettings), environment, secretSettings);
   return {
     redisUrl: settings.REDIS_URL,
     queuePrefix: settings.QUEUE_PREFIX,
     storageUrl: settings.STORAGE_URL ?? defaultStorageUrl,
+    tokenSecrets: settings.TOKEN_SECRET ?? null,
+    secretsKeys: settings.SECRETS_KEY ?? null,
   };
 }

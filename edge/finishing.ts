@@ -1,14 +1,17 @@
-/** The finaliser: takes finish jobs from its queue, one at a time. Reads from the storage, never from the edge. */
+/** The finaliser: takes finish jobs from its queue, and tells webhooks. Reads from the storage, never from the edge. */
 import { DelayedError, UnrecoverableError, Worker, type Job } from 'bullmq';
+import type { Redis } from 'ioredis';
 import { finishJob, newFinishJob, type FinishJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
 import { FINISH_QUEUE, createFinishQueue, finishJobOptions, patientRedis } from '../shared/queue.ts';
-import { createRecordingStore } from '../shared/recording-store.ts';
+import { createRecordingStore, type RecordingStore } from '../shared/recording-store.ts';
 import type { FinaliserConfig } from './config.ts';
 import { finishRecording, giveUp, removeRecording, sweepParts } from './finish/finish.ts';
 import { redisTroubleLog } from './redis-trouble.ts';
 import { openStorage } from './storage/open.ts';
 import type { Storage } from './storage/storage.ts';
+import { startWebhooks, type WebhookOptions } from './webhooks/deliver.ts';
+import { createWebhookQueue } from './webhooks/queue.ts';
 
 /** Viewers of the live stream may see it to its end. */
 const SWEEP_DELAY_MS = 10 * 60_000;
@@ -22,9 +25,14 @@ const LOCK_MS = 60_000;
  *
  * @param config from readFinaliserConfig, or made by hand
  * @param options.storage instead of what config.storageUrl names
+ * @param options.webhooks how often and by what webhooks are told
  * @returns closed with `await using` or its Symbol.asyncDispose, which breaks off what runs; it is done again elsewhere
  */
-export async function startFinaliser(config: FinaliserConfig, log: Log, options: { storage?: Storage } = {}): Promise<AsyncDisposable> {
+export async function startFinaliser(
+  config: FinaliserConfig,
+  log: Log,
+  options: { storage?: Storage; webhooks?: WebhookOptions } = {},
+): Promise<AsyncDisposable> {
   const trouble = redisTroubleLog(log);
   const redis = patientRedis(config.redisUrl, trouble);
   const blocking = patientRedis(config.redisUrl, trouble);
@@ -71,12 +79,13 @@ export async function startFinaliser(config: FinaliserConfig, log: Log, options:
     if (!last || action !== 'finish') return;
     giveUp(deps, id, error).catch((cause: unknown) => log.error('a recording stays in finishing', { recording: id, error: cause }));
   });
+  const webhooks = tellWebhooks(config, log, redis, store, options.webhooks);
   log.info('finaliser runs');
 
   let closed: Promise<void> | null = null;
   async function close() {
     leaving.abort(new Error('the finaliser is leaving'));
-    await worker.close();
+    await Promise.all([worker.close(), webhooks?.[Symbol.asyncDispose]()]);
     await queue.close();
     blocking.disconnect();
     redis.disconnect();
@@ -88,4 +97,13 @@ export async function startFinaliser(config: FinaliserConfig, log: Log, options:
       await closed;
     },
   };
+}
+
+/** @returns null where what they are told can't be unsealed */
+function tellWebhooks({ queuePrefix, secretsKeys, tokenSecrets }: FinaliserConfig, log: Log, redis: Redis, store: RecordingStore, options?: WebhookOptions) {
+  if (secretsKeys === null) {
+    log.warn('SECRETS_KEY is not set: this process tells no webhooks');
+    return null;
+  }
+  return startWebhooks({ queue: createWebhookQueue(redis, queuePrefix), store, log, secretsKeys, tokenSecrets }, options);
 }

@@ -8,6 +8,19 @@ import type { Redis } from 'ioredis';
 import { z } from 'zod';
 import { recordingJob, type RecordingJob } from './job.ts';
 import {
+  EVENTS_KEPT,
+  beatScript,
+  changeScript,
+  claimScript,
+  createScript,
+  logScript,
+  preamble,
+  recordingKeys,
+  removeScript,
+  warnScript,
+  webhookKeys,
+} from './recording-scripts.ts';
+import {
   captureEngines,
   desiredStates,
   externalOrigin,
@@ -26,15 +39,18 @@ import {
   type RecordingStats,
 } from './recording.ts';
 
-/** How long a beat vouches for its attempt, in milliseconds; an attempt beats every second. */
-export const ALIVE_MS = 5000;
-/** Idempotency keys are remembered for a day. */
-const IDEMPOTENCY_SECONDS = 86_400;
-/** Events kept for each recording, so that a watcher who was cut off can resume. */
-const EVENTS_KEPT = 1000;
+export { ALIVE_MS } from './recording-scripts.ts';
 
 const json = <T extends z.ZodType>(schema: T) => z.string().transform((text) => JSON.parse(text) as unknown).pipe(schema);
 const milliseconds = z.string().transform(Number);
+
+const recordWebhook = z.object({
+  /** URL and secret, sealed under SECRETS_KEY. */
+  sealed: z.string(),
+  /** Path before ours in the external origin, for links. */
+  prefix: z.string(),
+});
+export type RecordWebhook = z.infer<typeof recordWebhook>;
 
 const record = z.object({
   id: z.string(),
@@ -55,6 +71,7 @@ const record = z.object({
   stats: json(recordingStats).optional(),
   error: json(recordingError).optional(),
   files: json(z.array(recordingFile)).optional(),
+  webhook: json(recordWebhook).optional(),
 });
 export type RecordingRecord = z.infer<typeof record> & { warnings: string[] };
 
@@ -69,6 +86,8 @@ export type NewRecording = {
   /** Milliseconds since the epoch. */
   now: number;
   idempotency: { key: string; bodyHash: string } | null;
+  /** Where each change of state is to be told, if anywhere. */
+  webhook?: RecordWebhook | null;
 };
 
 export type Created = { outcome: 'created' | 'repeated'; id: string } | { outcome: 'conflict' };
@@ -97,111 +116,6 @@ export type Changed = {
 
 export type RecordingStore = ReturnType<typeof createRecordingStore>;
 
-// KEYS of every script: record, events, alive, index, then one set of ids for each state
-const preamble = `
-local record, events, alive, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local sets = {}
-for i, name in ipairs({${recordingStates.map((state) => `'${state}'`).join(',')}}) do sets[name] = KEYS[4 + i] end
-local channel, id = ARGV[1], ARGV[2]
-local function emit(kind, data)
-  redis.call('XADD', events, 'MAXLEN', '~', '${EVENTS_KEPT}', '*', 'type', kind, 'data', data)
-  redis.call('PUBLISH', channel, kind)
-end
-local function move(from, to, at)
-  if from then redis.call('ZREM', sets[from], id) end
-  redis.call('ZADD', sets[to], redis.call('HGET', record, 'createdAt'), id)
-  redis.call('HSET', record, 'state', to)
-  local data = { state = to, at = at }
-  local problem = redis.call('HGET', record, 'error')
-  if problem then data.error = cjson.decode(problem) end
-  emit('state', cjson.encode(data))
-end
-`;
-
-const createScript = `
-local kept = KEYS[5 + ${recordingStates.length}]
-if kept then
-  local before = redis.call('HMGET', kept, 'id', 'body')
-  if before[1] then
-    if before[2] == ARGV[4] then return { 'repeated', before[1] } end
-    return { 'conflict', '' }
-  end
-  redis.call('HSET', kept, 'id', id, 'body', ARGV[4])
-  redis.call('EXPIRE', kept, ${IDEMPOTENCY_SECONDS})
-end
-for i = 6, #ARGV, 2 do redis.call('HSET', record, ARGV[i], ARGV[i + 1]) end
-redis.call('ZADD', index, ARGV[5], id)
-move(nil, 'queued', ARGV[3])
-return { 'created', id }
-`;
-
-const changeScript = `
-local now = redis.call('HMGET', record, 'state', 'desired', 'attempt')
-local state, desired = now[1], now[2]
-if not state then return { 'missing' } end
-if ARGV[4] ~= '' and ARGV[4] ~= now[3] then return { 'fenced', state, desired } end
-if not string.find(ARGV[5], ',' .. state .. ',', 1, true) then return { 'refused', state, desired } end
-for i = 7, #ARGV, 2 do
-  redis.call('HSET', record, ARGV[i], ARGV[i + 1])
-  if ARGV[i] == 'desired' then
-    desired = ARGV[i + 1]
-    redis.call('PUBLISH', channel, 'desired')
-  end
-end
-if ARGV[6] ~= '' and ARGV[6] ~= state then
-  move(state, ARGV[6], ARGV[3])
-  state = ARGV[6]
-end
-return { 'changed', state, desired }
-`;
-
-// a queued recording, or one whose attempt stopped beating, becomes the caller's
-const claimScript = `
-local now = redis.call('HMGET', record, 'state', 'desired')
-local state, desired = now[1], now[2]
-if not state or desired ~= 'recording' then return 0 end
-local lost = (state == 'starting' or state == 'recording') and redis.call('EXISTS', alive) == 0
-if state ~= 'queued' and not lost then return 0 end
-local attempt = redis.call('HINCRBY', record, 'attempt', 1)
-redis.call('SET', alive, attempt, 'PX', ${ALIVE_MS})
-move(state, 'starting', ARGV[3])
-return attempt
-`;
-
-const beatScript = `
-local now = redis.call('HMGET', record, 'state', 'desired', 'attempt')
-if not now[1] then return { 'missing' } end
-if now[3] ~= ARGV[4] then return { 'fenced', now[1], now[2] } end
-redis.call('SET', alive, ARGV[4], 'PX', ${ALIVE_MS})
-if ARGV[5] ~= '' then
-  redis.call('HSET', record, 'stats', ARGV[5], 'duration', ARGV[6])
-  emit('stats', ARGV[5])
-end
-return { 'changed', now[1], now[2] }
-`;
-
-const warnScript = `
-if redis.call('EXISTS', record) == 0 then return 0 end
-if redis.call('HSETNX', record, 'warning:' .. ARGV[4], ARGV[5]) == 0 then return 0 end
-emit('log', cjson.encode({ level = 'warn', message = ARGV[5], at = ARGV[3] }))
-return 1
-`;
-
-const logScript = `
-if redis.call('EXISTS', record) == 0 then return 0 end
-emit('log', cjson.encode({ level = 'info', message = ARGV[4], at = ARGV[3] }))
-return 1
-`;
-
-const removeScript = `
-local state = redis.call('HGET', record, 'state')
-if state then redis.call('ZREM', sets[state], id) end
-redis.call('ZREM', index, id)
-redis.call('DEL', record, events, alive)
-redis.call('PUBLISH', channel, 'state')
-return 1
-`;
-
 /** @param redis an ioredis client of either kind of queue.ts; errors of Redis are thrown as they are. */
 export function createRecordingStore(redis: Redis, prefix: string) {
   const key = (id: string) => `${prefix}:r:${id}`;
@@ -211,7 +125,7 @@ export function createRecordingStore(redis: Redis, prefix: string) {
   const setOf = (state: RecordingState) => `${prefix}:state:${state}`;
 
   const run = (script: string, id: string, args: readonly (string | number)[], moreKeys: readonly string[] = [], now = Date.now()) => {
-    const keys = [key(id), eventsKey(id), `${prefix}:alive:${id}`, index, ...recordingStates.map(setOf), ...moreKeys];
+    const keys = [...recordingKeys(prefix, id), ...moreKeys];
     return redis.eval(preamble + script, keys.length, ...keys, channel(id), id, new Date(now).toISOString(), ...args);
   };
   /** How many of a set stand before where this recording would: newer ones, and of its own millisecond those of a higher id. */
@@ -242,6 +156,7 @@ export function createRecordingStore(redis: Redis, prefix: string) {
         metadata: JSON.stringify(created.metadata),
         priority: String(created.priority),
         ...(created.startAt === null ? {} : { startAt: created.startAt }),
+        ...(created.webhook ? { webhook: JSON.stringify(created.webhook) } : {}),
       }).flat();
       const kept = idempotency === null ? [] : [`${prefix}:idem:${idempotency.key}`];
       const reply = await run(createScript, job.recordingId, [idempotency?.bodyHash ?? '', now, ...fields], kept, now);
@@ -251,6 +166,11 @@ export function createRecordingStore(redis: Redis, prefix: string) {
 
     async get(id: string): Promise<RecordingRecord | null> {
       return parseRecord(await redis.hgetall(key(id)));
+    },
+
+    /** As `get`, also of a removed recording whose webhook has yet to be told of its last states. */
+    async lastKnown(id: string): Promise<RecordingRecord | null> {
+      return parseRecord(await redis.hgetall(key(id))) ?? parseRecord(await redis.hgetall(webhookKeys(prefix).removed(id)));
     },
 
     /** Newest first. The cursor is the last id of the page before; ids sort by time. */

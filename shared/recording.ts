@@ -40,16 +40,18 @@ export type CaptureEngineName = (typeof captureEngines)[number];
 const even = (min: number, max: number) =>
   z.int().min(min).max(max).multipleOf(2, { error: 'must be even: H.264 stores colour for blocks of 2 x 2 pixels' });
 
-const webUrl = z
-  .string()
-  .max(8192)
-  .superRefine((value, context) => {
-    const fail = (message: string) => context.addIssue({ code: 'custom', message });
-    if (!URL.canParse(value)) return fail('must be an absolute http or https URL');
-    const url = new URL(value);
-    if (url.protocol !== 'http:' && url.protocol !== 'https:') return fail('must be an http or https URL');
-    if (url.username !== '' || url.password !== '') return fail('must not carry a user name or password: use `headers`');
-  });
+const webUrlOf = (maxLength: number, instead: string) =>
+  z
+    .string()
+    .max(maxLength)
+    .superRefine((value, context) => {
+      const fail = (message: string) => context.addIssue({ code: 'custom', message });
+      if (!URL.canParse(value)) return fail('must be an absolute http or https URL');
+      const url = new URL(value);
+      if (url.protocol !== 'http:' && url.protocol !== 'https:') return fail('must be an http or https URL');
+      if (url.username !== '' || url.password !== '') return fail(`must not carry a user name or password: ${instead}`);
+    });
+const webUrl = webUrlOf(8192, 'use `headers`');
 
 const headerName = z.string().regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$/, { error: 'not a header name (RFC 9110, token)' });
 /** Hop-by-hop and framing fields: set by whoever sends the request, never by a caller of ours. */
@@ -91,6 +93,28 @@ const start = z.discriminatedUnion('when', [
   }),
 ]);
 
+const base64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+
+/** Where a recording's changes of state are told, and what the messages are signed with. Kept sealed. */
+export const webhook = z.strictObject({
+  url: webUrlOf(2048, 'what is sent is signed with `secret`').describe('http or https; takes one POST for each change of state'),
+  secret: z
+    .string()
+    .min(16)
+    .max(256)
+    .superRefine((value, context) => {
+      const fail = (message: string) => context.addIssue({ code: 'custom', message });
+      if (/[\p{C}\p{Zl}\p{Zp}]/u.test(value)) return fail('must have printable characters only');
+      const encoded = /^whsec_(.*)$/.exec(value)?.[1];
+      // 24 characters of base64 are 16 bytes at least
+      if (encoded !== undefined && (!base64.test(encoded) || encoded.length < 24)) {
+        return fail('after whsec_ there must be base64, padded, of at least 16 bytes');
+      }
+    })
+    .describe('what is sent is signed with this: printable characters, or `whsec_` and base64 (Standard Webhooks)'),
+});
+export type Webhook = z.infer<typeof webhook>;
+
 export const MAX_DURATION_DEFAULT = 14_400;
 
 /** The body of `POST /v1/recordings`. Unknown fields are refused: a misspelt one would silently change a recording. */
@@ -109,6 +133,12 @@ export const recordingRequest = z.strictObject({
   headers: headers.optional().describe("sent to the page's origin only; kept sealed"),
   cookies: z.array(cookie).max(100).optional().describe("sent to the page's origin only; kept sealed"),
   webrtc: z.enum(['proxied', 'direct']).optional().describe("the page's own WebRTC: TURN over TCP or TLS through the filter, or UDP"),
+  record: z
+    .boolean()
+    .refine((value) => value, { error: 'false needs `push`, which is not there yet' })
+    .default(true)
+    .describe('whether a file is made; false is for recordings that are only pushed, and refused yet'),
+  webhook: webhook.optional().describe('told of each change of state by a signed POST; kept sealed'),
   metadata: z
     .record(z.string().min(1).max(64), z.string().max(1024))
     .refine((value) => Object.keys(value).length <= 20, { error: 'at most 20 pairs' })

@@ -6,11 +6,12 @@ import { withoutQuery } from '../../shared/log.ts';
 import { mediaUrlOf } from '../../shared/origin.ts';
 import { recordJobOptions } from '../../shared/queue.ts';
 import { defaultVideoBitrate, newRecordingId, recordingRequest, type RecordingRequest } from '../../shared/recording.ts';
-import type { RecordingRecord } from '../../shared/recording-store.ts';
+import type { RecordWebhook, RecordingRecord } from '../../shared/recording-store.ts';
 import { seal, signToken } from '../../shared/token.ts';
 import type { AppConfig, AppDeps, AppEnv } from '../app.ts';
 import { mediaBase } from '../origin/resolve.ts';
 import { MIN_FREE_BYTES, storageFull } from '../storage/storage.ts';
+import { sealTarget } from '../webhooks/target.ts';
 import { viewOf } from './view.ts';
 
 const MAX_AHEAD_MS = 30 * 24 * 3600 * 1000;
@@ -34,7 +35,7 @@ export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
   const startAt = request.startAt === undefined ? null : new Date(request.startAt).toISOString();
   const start = Math.max(now, startAt === null ? now : Date.parse(startAt));
   const spec = specOf(request, config);
-  const { prefix: _prefix, hops, ...external } = origin;
+  const { prefix, hops, ...external } = origin;
   const job = newJob({
     recordingId: id,
     mediaUrl: mediaUrlOf(base, id),
@@ -50,6 +51,7 @@ export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
     priority: request.priority,
     startAt,
     now,
+    webhook: await sealWebhook(request, config, id, prefix),
     idempotency: idempotencyKey === null ? null : { key: await sha256(idempotencyKey), bodyHash: await sha256(canonical(request)) },
   });
   if (created.outcome === 'conflict') {
@@ -92,7 +94,7 @@ async function readRequest(c: Context, config: AppConfig, now: number): Promise<
   }
   const parsed = recordingRequest.safeParse(body);
   if (!parsed.success) throw invalid(parsed.error.issues.flatMap(issuesOf));
-  const { maxDuration, startAt, headers, cookies } = parsed.data;
+  const { maxDuration, startAt, headers, cookies, webhook } = parsed.data;
   const issues: FieldIssue[] = [];
   if (maxDuration !== undefined && maxDuration > config.maxDuration) {
     issues.push({ path: 'maxDuration', message: `at most ${config.maxDuration} (MAX_DURATION)` });
@@ -100,7 +102,7 @@ async function readRequest(c: Context, config: AppConfig, now: number): Promise<
   if (startAt !== undefined && Date.parse(startAt) > now + MAX_AHEAD_MS) {
     issues.push({ path: 'startAt', message: 'at most 30 days ahead' });
   }
-  for (const [path, value] of Object.entries({ headers, cookies })) {
+  for (const [path, value] of Object.entries({ headers, cookies, webhook })) {
     if (config.secretsKeys === null && value !== undefined && Object.keys(value).length > 0) {
       issues.push({ path, message: 'can not be kept sealed here: the operator has to set SECRETS_KEY' });
     }
@@ -148,6 +150,11 @@ const specOf = (request: RecordingRequest, config: AppConfig): RecordingJob['spe
 async function sealSecrets({ headers = {}, cookies = [] }: RecordingRequest, config: AppConfig, id: string): Promise<string | null> {
   if (config.secretsKeys === null || (Object.keys(headers).length === 0 && cookies.length === 0)) return null;
   return seal(config.secretsKeys, id, { headers, cookies });
+}
+
+async function sealWebhook({ webhook }: RecordingRequest, config: AppConfig, id: string, prefix: string): Promise<RecordWebhook | null> {
+  if (config.secretsKeys === null || webhook === undefined) return null;
+  return { sealed: await sealTarget(config.secretsKeys, id, webhook), prefix };
 }
 
 /** JSON with its keys in order, so that equal requests have equal text. */

@@ -9,10 +9,26 @@ const LINK_MS = 24 * 3600 * 1000;
 
 const isoOrNull = (time: number | undefined): string | null => (time === undefined ? null : new Date(time).toISOString());
 
+/** @param now milliseconds since the epoch, from which the links' day counts */
 export async function viewOf(record: RecordingRecord, origin: ExternalOrigin, tokenSecrets: readonly string[], now: number): Promise<Recording> {
-  const { job } = record;
   const self = `${toHttpUrl(origin)}/v1/recordings/${record.id}`;
   const token = `?token=${await signToken(tokenSecrets, record.id, 'view', now + LINK_MS)}`;
+  return {
+    ...detailsOf(record),
+    links: {
+      self,
+      stop: `${self}/stop`,
+      events: `${self}/events${token}`,
+      live: `${self}/live.m3u8${token}`,
+      file: `${self}/recording.mp4${token}`,
+      thumbnail: `${self}/thumbnail.jpg${token}`,
+    },
+  };
+}
+
+/** All that needs no secret to be told. */
+export function detailsOf(record: RecordingRecord): Omit<Recording, 'links'> {
+  const { job } = record;
   return {
     id: record.id,
     state: record.state,
@@ -34,13 +50,5 @@ export async function viewOf(record: RecordingRecord, origin: ExternalOrigin, to
     warnings: record.warnings,
     files: record.files ?? [],
     metadata: record.metadata,
-    links: {
-      self,
-      stop: `${self}/stop`,
-      events: `${self}/events${token}`,
-      live: `${self}/live.m3u8${token}`,
-      file: `${self}/recording.mp4${token}`,
-      thumbnail: `${self}/thumbnail.jpg${token}`,
-    },
   };
 }

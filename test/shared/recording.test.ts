@@ -29,6 +29,7 @@ describe('a request for a recording', () => {
       audioBitrate: 128_000,
       start: { when: 'load', timeout: 30 },
       priority: 0,
+      record: true,
     });
     expect(recordingRequest.safeParse({}).error?.issues[0]?.path).toEqual(['url']);
   });
