@@ -1,42 +1,24 @@
-import { spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Redis } from 'ioredis';
 import { createRedisMock } from 'js-redis-server';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { startFinaliser } from '../../edge/finishing.ts';
 import { diskStorage } from '../../edge/storage/disk.ts';
 import { partKey, partName } from '../../edge/storage/part-names.ts';
-import type { WebhookTimes } from '../../edge/webhooks/deliver.ts';
-import { signedHeaders } from '../../edge/webhooks/message.ts';
-import { freePort, hasRedisServer, realRedis, startRedis, type TestRedis } from '../helpers/redis.ts';
+import { freePort, startRedis, type TestRedis } from '../helpers/redis.ts';
 import { makeCmaf, type Cmaf } from './cmaf.ts';
-import { eventually, testEdge, type TestEdge } from './harness.ts';
+import { eventually, type TestEdge } from './harness.ts';
 import { startReceiver } from './receiver.ts';
-
-const secret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
-const secretsKeys = ['webhook-test-secrets-key'];
-const quick: Partial<WebhookTimes> = { poll: 50, firstRetry: 100, lastRetry: 200 };
+import { contents, quick, sealingEdge, secret, tell, waiting } from './webhook-harness.ts';
 
 let redis: TestRedis;
-let edge: TestEdge;
 let cmaf: Cmaf;
-const children: ChildProcess[] = [];
 beforeAll(async () => {
   redis = await startRedis();
-  edge = await testEdge(redis.url, { secretsKeys });
   cmaf = await makeCmaf({ seconds: 1 });
 });
 afterAll(async () => {
-  for (const child of children) child.kill('SIGKILL');
-  await edge[Symbol.asyncDispose]();
   await redis[Symbol.asyncDispose]();
 });
-
-/** An edge of its own: what its finalisers do is this test's only. */
-const ownEdge = (redisUrl = redis.url) => testEdge(redisUrl, { secretsKeys });
-const tell = (of: TestEdge, times: Partial<WebhookTimes> = {}) => startFinaliser(of.config, of.log, { webhooks: { times: { ...quick, ...times } } });
 
 /** From queued to finishing, with media; a finaliser completes it. */
 async function runThrough(of: TestEdge, id: string) {
@@ -46,28 +28,9 @@ async function runThrough(of: TestEdge, id: string) {
 }
 const allStates = ['queued', 'starting', 'recording', 'finishing', 'completed'];
 
-/** Every key below the prefix, with all that it holds. */
-async function contents(client: Redis, prefix: string): Promise<Record<string, string>> {
-  const found: Record<string, string> = {};
-  for (const key of await client.keys(`${prefix}:*`)) {
-    const type: string = await client.type(key);
-    const value =
-      type === 'hash' ? await client.hgetall(key)
-      : type === 'list' ? await client.lrange(key, 0, -1)
-      : type === 'zset' ? await client.zrange(key, '0', '-1')
-      : type === 'set' ? await client.smembers(key)
-      : type === 'stream' ? await client.xrange(key, '-', '+')
-      : await client.get(key);
-    found[key] = JSON.stringify(value);
-  }
-  return found;
-}
-/** What is kept for webhooks: nothing once all is told. */
-const waiting = async (of: TestEdge) => Object.keys(await contents(of.control.redis, of.config.queuePrefix)).filter((key) => /:(webhooks|w:.*|wr:.*)$/.test(key));
-
 describe.concurrent('a webhook', () => {
   test('is told each state once, in order, signed, with the recording as it was in that state', async () => {
-    await using own = await ownEdge();
+    await using own = await sealingEdge(redis.url);
     await using receiver = await startReceiver(secret);
     await using finaliser = await tell(own);
     void finaliser;
@@ -97,7 +60,7 @@ describe.concurrent('a webhook', () => {
     ['behind a proxy, with a prefix: links lead there', { publicUrl: 'https://rec.example.com:8443/tabreel' }, /^https:\/\/rec\.example\.com:8443\/tabreel\/v1\/recordings\/rec_.*token=/],
     ['without TOKEN_SECRET: there are no links', { tokenSecrets: null }, undefined],
   ])('%s', async (_name, config, link) => {
-    await using own = await testEdge(redis.url, { secretsKeys, ...config });
+    await using own = await sealingEdge(redis.url, config);
     await using receiver = await startReceiver(secret);
     await using finaliser = await tell(own);
     void finaliser;
@@ -109,7 +72,7 @@ describe.concurrent('a webhook', () => {
   });
 
   test('hears of a cancellation, of a failure and its error, and what was removed meanwhile', async () => {
-    await using own = await ownEdge();
+    await using own = await sealingEdge(redis.url);
     await using receiver = await startReceiver('a plain secret, with ü');
     const webhook = { url: receiver.url, secret: 'a plain secret, with ü' };
     const canceled = await own.create({ webhook });
@@ -133,7 +96,7 @@ describe.concurrent('a webhook', () => {
   });
 
   test('that is down for a while gets all of it in order once it is back, under the same ids', async () => {
-    await using own = await ownEdge();
+    await using own = await sealingEdge(redis.url);
     const port = await freePort();
     await using finaliser = await tell(own);
     void finaliser;
@@ -156,7 +119,7 @@ describe.concurrent('a webhook', () => {
     ['redirects, which are not followed', 302],
     ['no answer at all', null],
   ])('that answers with %s is told again', async (_name, status) => {
-    await using own = await ownEdge();
+    await using own = await sealingEdge(redis.url);
     await using receiver = await startReceiver(secret, (_delivery, { length }) => (length <= 2 ? status : 200));
     await using finaliser = await tell(own, { timeout: 300 });
     void finaliser;
@@ -173,7 +136,7 @@ describe.concurrent('a webhook', () => {
   });
 
   test('that is gone (410) is told nothing more, also of what comes later', async () => {
-    await using own = await ownEdge();
+    await using own = await sealingEdge(redis.url);
     await using receiver = await startReceiver(secret, () => 410);
     await using finaliser = await tell(own);
     void finaliser;
@@ -187,7 +150,7 @@ describe.concurrent('a webhook', () => {
   });
 
   test('is given up an event after long enough, and told the next', async () => {
-    await using own = await ownEdge();
+    await using own = await sealingEdge(redis.url);
     await using receiver = await startReceiver(secret, ({ state }) => (state === 'queued' ? 500 : 200));
     await using finaliser = await tell(own, { firstRetry: 1, lastRetry: 5, keep: 0 });
     void finaliser;
@@ -199,7 +162,7 @@ describe.concurrent('a webhook', () => {
   });
 
   test('that is slow holds up no other recording', async () => {
-    await using own = await ownEdge();
+    await using own = await sealingEdge(redis.url);
     const slow = Promise.withResolvers<void>();
     await using hanging = await startReceiver(secret, () => slow.promise.then(() => 200));
     await using receiver = await startReceiver(secret);
@@ -219,7 +182,7 @@ describe.concurrent('a webhook', () => {
   });
 
   test('is told once by two finalisers together, in order', async () => {
-    await using own = await ownEdge();
+    await using own = await sealingEdge(redis.url);
     await using receiver = await startReceiver(secret, () => sleep(Math.random() * 20).then(() => 200));
     await using one = await tell(own, { poll: 5 });
     await using two = await tell(own, { poll: 5 });
@@ -232,7 +195,7 @@ describe.concurrent('a webhook', () => {
   });
 
   test('waits for a finaliser that has the key', async () => {
-    await using own = await ownEdge();
+    await using own = await sealingEdge(redis.url);
     await using receiver = await startReceiver(secret);
     await own.create({ webhook: { url: receiver.url, secret } });
     await using blind = await startFinaliser({ ...own.config, secretsKeys: null }, own.log, { webhooks: { times: quick } });
@@ -248,7 +211,7 @@ describe.concurrent('a webhook', () => {
   test('works on the embedded Redis', async () => {
     const mock = await createRedisMock();
     try {
-      await using own = await ownEdge(`redis://127.0.0.1:${mock.addresses()[0]?.port}`);
+      await using own = await sealingEdge(`redis://127.0.0.1:${mock.addresses()[0]?.port}`);
       await using receiver = await startReceiver(secret, (_delivery, { length }) => (length === 2 ? 500 : 200));
       await using finaliser = await tell(own);
       void finaliser;
@@ -261,138 +224,5 @@ describe.concurrent('a webhook', () => {
     } finally {
       await mock.close();
     }
-  });
-});
-
-describe.concurrent('a finaliser', () => {
-  test('that is killed between POST and answer leaves the event to another, under the same id', async () => {
-    await using own = await ownEdge();
-    const released = Promise.withResolvers<void>();
-    await using receiver = await startReceiver(secret, (_delivery, { length }) => (length === 1 ? released.promise.then(() => 200) : 200));
-    const { trust: _trust, ...config } = own.config;
-    const finishing = fileURLToPath(new URL('../../edge/finishing.ts', import.meta.url));
-    const code = `import { startFinaliser } from ${JSON.stringify(finishing)};
-      import { createLog } from ${JSON.stringify(finishing.replace('edge/finishing', 'shared/log'))};
-      const webhooks = { times: { lease: 1500 } };
-      await startFinaliser(${JSON.stringify(config)}, createLog('info', (line) => console.log(line)), { webhooks });`;
-    const child = spawn(process.execPath, ['--input-type=module', '-e', code], { stdio: 'inherit' });
-    children.push(child);
-    const { id } = await own.create({ webhook: { url: receiver.url, secret } });
-    await own.control.run(id);
-    await eventually(async () => receiver.deliveries.length, (length) => length === 1);
-    child.kill('SIGKILL');
-    expect(await once(child, 'exit')).toEqual([null, 'SIGKILL']);
-    released.resolve();
-    await using finaliser = await tell(own);
-    void finaliser;
-    await receiver.until(4);
-    expect(receiver.deliveries.map(({ state }) => state)).toEqual(['queued', 'queued', 'starting', 'recording']);
-    expect(receiver.deliveries[1]!.id).toBe(receiver.deliveries[0]!.id);
-    expect(receiver.deliveries.every(({ signed }) => signed)).toBe(true);
-  });
-
-  test.skipIf(!hasRedisServer)('whose Redis dies between POST and answer, and comes back, goes on', async () => {
-    await using server = await realRedis();
-    await server.start();
-    await using own = await ownEdge(server.url);
-    const released = Promise.withResolvers<void>();
-    await using receiver = await startReceiver(secret, (_delivery, { length }) => (length === 1 ? released.promise.then(() => 200) : 200));
-    await using finaliser = await tell(own, { lease: 1500 });
-    void finaliser;
-    const { id } = await own.create({ webhook: { url: receiver.url, secret } });
-    await own.control.run(id);
-    await eventually(async () => receiver.deliveries.length, (length) => length === 1);
-    await server.kill();
-    released.resolve();
-    await sleep(300);
-    await server.start();
-    await eventually(() => waiting(own).catch(() => ['away']), (keys) => keys.length === 0);
-    expect([...new Map(receiver.deliveries.map((delivery) => [delivery.id, delivery.state])).values()]).toEqual(allStates.slice(0, 3));
-  });
-
-  test('that leaves in the middle of a POST hands it to another at once, and counts no try', async () => {
-    await using own = await ownEdge();
-    await using receiver = await startReceiver(secret, (_delivery, { length }) => (length === 1 ? null : 200));
-    const leaving = await tell(own);
-    await own.create({ webhook: { url: receiver.url, secret } });
-    await eventually(async () => receiver.deliveries.length, (length) => length === 1);
-    await leaving[Symbol.asyncDispose]();
-    await using finaliser = await tell(own);
-    void finaliser;
-    await eventually(async () => receiver.taken(), (taken) => taken.length === 1, 2000);
-    expect(receiver.deliveries[1]!.id).toBe(receiver.deliveries[0]!.id);
-    expect(own.logs.filter((line) => line.includes('webhook failed'))).toEqual([]);
-  });
-
-  test('that starts anew goes on with the tries where they were', async () => {
-    await using own = await ownEdge();
-    await using receiver = await startReceiver(secret, () => 500);
-    await own.create({ webhook: { url: receiver.url, secret } });
-    {
-      await using finaliser = await tell(own);
-      void finaliser;
-      await receiver.until(2);
-      await eventually(async () => own.logs, (lines) => lines.filter((line) => line.includes('webhook failed')).length >= 2);
-    }
-    const before = own.logs.filter((line) => line.includes('webhook failed')).length;
-    await using finaliser = await tell(own);
-    void finaliser;
-    await eventually(async () => own.logs, (lines) => lines.some((line) => line.includes(`"try":${before + 1}`)));
-  });
-});
-
-describe('URL and secret', () => {
-  test('are nowhere in clear: not in Redis, logs, answers, nor the dashboard', async () => {
-    await using own = await ownEdge();
-    await using receiver = await startReceiver(secret, () => 500);
-    const idempotency = { 'idempotency-key': crypto.randomUUID() };
-    const body = { url: 'https://example.com/', webhook: { url: receiver.url, secret } };
-    const created = await own.post(body, idempotency);
-    const again = await own.post(body, idempotency);
-    expect([created.status, again.status, again.body.id]).toEqual([202, 200, created.body.id]);
-    await using finaliser = await tell(own);
-    void finaliser;
-    await receiver.until(2);
-    const stored = await contents(own.control.redis, own.config.queuePrefix);
-    expect(stored[`${own.config.queuePrefix}:r:${created.body.id}`]).toContain('sealed');
-    const { id } = created.body;
-    const answers = await Promise.all(['/v1/recordings', `/v1/recordings/${id}`, '/dashboard/api/queues?activeQueue=record'].map((path) => own.api(path)));
-    const everything = JSON.stringify([stored, own.logs, created.body, again.body, answers.map((answer) => answer.body)]);
-    for (const word of [secret, secret.slice(6), Buffer.from(secret.slice(6), 'base64').toString('hex'), 'url-secret', '/hook']) expect(everything).not.toContain(word);
-  });
-
-  const url = 'https://example.com/';
-  test.each([
-    [{ webhook: { url: 'ftp://example.com/', secret } }, 'webhook.url', 'must be an http or https URL'],
-    [{ webhook: { url: 'hook', secret } }, 'webhook.url', 'must be an absolute http or https URL'],
-    [{ webhook: { url: 'https://user:pass@example.com/', secret } }, 'webhook.url', 'must not carry a user name or password'],
-    [{ webhook: { url: `https://example.com/${'x'.repeat(2040)}`, secret } }, 'webhook.url', '2048'],
-    [{ webhook: { url, secret: 'short' } }, 'webhook.secret', '16'],
-    [{ webhook: { url, secret: 'x'.repeat(257) } }, 'webhook.secret', '256'],
-    [{ webhook: { url, secret: 'sixteen and more\n' } }, 'webhook.secret', 'printable'],
-    [{ webhook: { url, secret: 'whsec_this is not base64' } }, 'webhook.secret', 'base64'],
-    [{ webhook: { url, secret: 'whsec_c2hvcnQgb25l' } }, 'webhook.secret', 'at least 16 bytes'],
-    [{ webhook: { url } }, 'webhook.secret', 'expected string'],
-    [{ webhook: { url, secret, events: ['completed'] } }, 'webhook.events', 'there is no such field'],
-    [{ record: false }, 'record', 'false needs `push`, which is not there yet'],
-    [{ record: 'yes' }, 'record', 'expected boolean'],
-  ])('%j is refused, naming the field', async (more, path, message) => {
-    const { status, body } = await edge.post({ url, ...more });
-    expect([status, body.code, body.errors.map((issue: { path: string }) => issue.path)]).toEqual([400, 'invalid_request', [path]]);
-    expect(body.detail).toContain(`${path}: `);
-    expect(body.detail).toContain(message);
-    expect(body.detail).not.toContain('pass@');
-  });
-
-  test('are taken where they are good, and refused without SECRETS_KEY', async () => {
-    expect((await edge.post({ url, record: true, webhook: { url: 'http://example.com/?a=1', secret: 'sixteen letters!' } })).status).toBe(202);
-    await using unsealed = await testEdge(redis.url);
-    const { status, body } = await unsealed.post({ url, webhook: { url, secret } });
-    expect([status, body.errors]).toEqual([400, [{ path: 'webhook', message: expect.stringContaining('SECRETS_KEY') }]]);
-  });
-
-  test('sign as the Standard Webhooks libraries do', () => {
-    const headers = signedHeaders(secret, 'msg_p5jXN8AQM9LWM0D4loKWxJek', '{"test": 2432232314}', 1_614_265_330_000);
-    expect(headers['webhook-signature']).toBe('v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=');
   });
 });
