@@ -82,11 +82,13 @@ export type CaptureEngine = {
 };
 
 /**
- * Constrained Baseline at the lowest level (H.264, table A-1) that allows this many macroblocks a frame and a second.
+ * Constrained Baseline at the lowest level (H.264, table A-1) that allows this many macroblocks a frame, a second and a side.
  * @returns WebCodecs codec string, for example `avc1.42001f`.
  */
 export function avcCodec(width: number, height: number, frameRate: number): string {
-  const blocks = Math.ceil(width / 16) * Math.ceil(height / 16);
+  const columns = Math.ceil(width / 16);
+  const rows = Math.ceil(height / 16);
+  const blocks = columns * rows;
   const levels: readonly [level: number, frame: number, second: number][] = [
     [30, 1620, 40_500],
     [31, 3600, 108_000],
@@ -97,6 +99,8 @@ export function avcCodec(width: number, height: number, frameRate: number): stri
     [51, 36_864, 983_040],
     [52, 36_864, 2_073_600],
   ];
-  const fit = levels.find(([, frame, second]) => blocks <= frame && blocks * frameRate <= second);
+  const fit = levels.find(
+    ([, frame, second]) => blocks <= frame && blocks * frameRate <= second && Math.max(columns, rows) ** 2 <= frame * 8,
+  );
   return `avc1.4200${(fit?.[0] ?? 52).toString(16).padStart(2, '0')}`;
 }
