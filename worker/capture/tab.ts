@@ -5,10 +5,13 @@
 import type { Capture, CaptureEngine } from './capture.ts';
 import { mainContext } from './execution-context.ts';
 import { createStirrer } from './stir.ts';
+import { paceAnimation } from './in-page/pace-animation.ts';
 import { startStreamSession } from './stream-session.ts';
 import { TabreelError } from '../../shared/errors.ts';
 
 const WORLD = 'recorder';
+/** Frames a second that headless Chromium draws. */
+const DISPLAY_RATE = 60;
 
 export const tabCapture: CaptureEngine = {
   name: 'tab',
@@ -16,6 +19,7 @@ export const tabCapture: CaptureEngine = {
   async open(browser, settings) {
     const page = (await browser.pages())[0] ?? (await browser.newPage());
     await page.setViewport({ width: settings.width, height: settings.height });
+    if (settings.frameRate <= DISPLAY_RATE / 2) await page.evaluateOnNewDocument(paceAnimation, settings.frameRate);
     return {
       page,
       async attach(events): Promise<Capture> {
