@@ -5,6 +5,12 @@ import type { StoredPart } from '../storage/part-names.ts';
 const MIN_TARGET_DURATION = 2;
 
 /**
+ * Seconds behind the newest segment at which players begin. By themselves they keep three target durations, which with the
+ * segment that is being made is up to 8 s behind; two segments and a half are enough for what comes every two seconds.
+ */
+const LIVE_START_OFFSET = -5;
+
+/**
  * Null before the first segment.
  *
  * @param options.over nothing will follow
@@ -38,6 +44,7 @@ export function renderPlaylist(parts: readonly StoredPart[], options: { over: bo
     '#EXT-X-MEDIA-SEQUENCE:0',
     '#EXT-X-PLAYLIST-TYPE:EVENT',
     '#EXT-X-INDEPENDENT-SEGMENTS',
+    ...(over ? [] : [`#EXT-X-START:TIME-OFFSET=${LIVE_START_OFFSET}`]),
     ...lines,
     ...(over ? ['#EXT-X-ENDLIST'] : []),
     '',

@@ -49,6 +49,7 @@ describe('the playlist', () => {
         '#EXT-X-MEDIA-SEQUENCE:0',
         '#EXT-X-PLAYLIST-TYPE:EVENT',
         '#EXT-X-INDEPENDENT-SEGMENTS',
+        '#EXT-X-START:TIME-OFFSET=-5',
         '#EXT-X-MAP:URI="live/a0001-s0000001-init.mp4?token=t"',
         '#EXTINF:2.000000,',
         'live/a0001-s0000002-t0-d2000000-f60.m4s?token=t',

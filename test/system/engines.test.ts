@@ -49,8 +49,7 @@ describe.each([
       expect(figures.offset.p95 - figures.offset.p5).toBeLessThanOrEqual(80);
     });
 
-    // fails until flags.ts lets the browser resolve names for webrtc "direct": peers are known by mDNS names
-    it.fails('a stream that the page gets by WebRTC, with its sound', async () => {
+    it('a stream that the page gets by WebRTC, with its sound', async () => {
       const recording = await service.record({ url: pages.url('/webrtc.html'), maxDuration: 6, webrtc: 'direct' });
       const { perSecond, beeps, loudness, unreadable } = await figuresOf(recording);
       expect(perSecond).toBeGreaterThan(10);

@@ -42,11 +42,15 @@ const network = ({ proxyPort, webrtc }: FlagOptions): string[] => [
   `--proxy-server=http://127.0.0.1:${proxyPort}`,
   // by default Chromium bypasses a proxy for loopback and link-local addresses
   '--proxy-bypass-list=<-loopback>',
-  // names are the proxy's to resolve
-  '--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1',
   // QUIC is UDP, which would pass the proxy by
   '--disable-quic',
-  ...(webrtc === 'proxied' ? ['--force-webrtc-ip-handling-policy=disable_non_proxied_udp'] : []),
+  ...(webrtc === 'proxied'
+    ? [
+        '--force-webrtc-ip-handling-policy=disable_non_proxied_udp',
+        // names are the proxy's to resolve; WebRTC by UDP, though, has peers and servers whose names it must resolve itself
+        '--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1',
+      ]
+    : []),
 ];
 
 const picture = ({ paced }: FlagOptions): string[] => [
