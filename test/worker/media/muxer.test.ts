@@ -311,7 +311,8 @@ describe.skipIf(!hasFfmpeg())('a recording in the making (skipped where ffmpeg i
     });
   });
 
-  describe('where sound does not come', () => {
+  // these look at the clock: a machine that is busy elsewhere gets another try
+  describe('where sound does not come', { retry: 2 }, () => {
     test('a segment goes out at once once its time has passed, with silence', async () => {
       const muxer = await make();
       const start = longAgo();
