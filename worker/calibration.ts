@@ -18,7 +18,9 @@ const PATIENCE_MS = 10_000;
 /** Amplitude of 16 bits at which a beep has begun. */
 const BEEP_LEVEL = 3000;
 
-/** Half a second apart; silent and still where its address has no `#play`, as it serves as the controller page too. */
+/**
+ * Half a second apart, by an even and an odd number of frames in turn, as a capture may take every second one; silent and still where its address has no `#play`, as it serves as the controller page too.
+ */
 const calibrationPage = `<!doctype html><html lang="en"><meta charset="utf-8"><title>Calibration</title><link rel="icon" href="data:,">
 <style>body{margin:0;background:#000}div{width:64px;height:64px}</style><div id="corner"></div>
 <script>
@@ -26,6 +28,9 @@ if (location.hash === '#play') {
   const context = new AudioContext();
   const corner = document.getElementById('corner');
   let next = null;
+  let before = null;
+  let frame = null;
+  let flashes = 0;
   const schedule = (moment) => {
     const { contextTime, performanceTime } = context.getOutputTimestamp();
     const tone = context.createOscillator();
@@ -35,15 +40,18 @@ if (location.hash === '#play') {
     tone.start(at);
     tone.stop(at + 0.05);
   };
+  // beeps are for the moments at which frames will be drawn, so that the page itself is in step
+  const plan = (now, wait) => schedule(next = now + frame * (Math.round(wait / frame) + (flashes++ % 2)));
   const draw = (now) => {
+    if (before !== null) frame = frame === null ? now - before : frame + (now - before - frame) * 0.1;
+    before = now;
     if (next === null) {
-      if (context.state === 'running' && context.getOutputTimestamp().contextTime > 0) schedule(next = now + 500);
-    } else if (now >= next) {
+      if (frame !== null && context.state === 'running' && context.getOutputTimestamp().contextTime > 0.2) plan(now, 500);
+    } else if (now >= next - frame / 2) {
       corner.style.background = '#fff';
       if (now >= next + 150) {
         corner.style.background = '';
-        // no multiple of a frame: the flashes fall on all phases of the capture's rhythm
-        schedule(next += 507);
+        plan(now, 350);
       }
     }
     requestAnimationFrame(draw);
