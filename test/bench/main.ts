@@ -20,7 +20,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { findBrowser } from '../../worker/browser/find.ts';
 import { startRedis } from '../helpers/redis.ts';
-import { createGroup } from './group.ts';
+import { createGroup, type Group } from './group.ts';
 import { describeMachine } from './machine.ts';
 import { measure, type PageKind } from './measure.ts';
 import { writeDocument, type Results } from './report.ts';
@@ -67,6 +67,14 @@ const directory = await mkdtemp(join(tmpdir(), 'tabreel-bench-'));
 await using stack = new AsyncDisposableStack();
 stack.defer(() => rm(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 }));
 
+let current: Group | null = null;
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    // nothing of ours stays behind
+    void Promise.allSettled([current?.[Symbol.asyncDispose](), stack.disposeAsync()]).then(() => process.exit(1));
+  });
+}
+
 const chrome = await findBrowser({ chromiumPath: null, engine: 'tab' });
 const shell = await findBrowser({ chromiumPath: null, engine: 'self' });
 const server = stack.use(await startBenchPages());
@@ -109,6 +117,7 @@ for (let round = 1; round <= rounds; round += 1) {
       if (page.kind === 'known' && way.draws === null) continue;
       const own = await mkdtemp(join(directory, 'run-'));
       const group = createGroup(way.name, own);
+      current = group;
       try {
         const context = { url: server.url(page.path), controllerUrl: server.url('/controller.html'), directory: own, group };
         const result = await measure(way, page, context, seconds, similarity);
@@ -120,6 +129,7 @@ for (let round = 1; round <= rounds; round += 1) {
         say(`${round}/${rounds} ${page.name} ${way.name} failed: ${(error as Error).stack}`);
       }
       await group[Symbol.asyncDispose]();
+      current = null;
       await rm(own, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
       await keep();
     }

@@ -77,8 +77,11 @@ type Judgement = Pick<Result, 'unique' | 'longestGap' | 'soundOffset' | 'bitrate
 const nothing: Judgement = { unique: null, longestGap: null, soundOffset: null, bitrate: null, ssim: null };
 
 async function judge(file: string, kind: PageKind, way: Way, similarity: Similarity): Promise<Judgement> {
-  const { duration, audio } = await probe(file);
-  const bitrate = ((await stat(file)).size * 8) / duration;
+  const { size } = await stat(file);
+  // page.screencast() leaves an empty file of a page that stands still
+  if (size === 0) return nothing;
+  const { video, audio } = await probe(file);
+  const bitrate = (size * 8) / (video?.duration || NaN);
   if (kind === 'still') return { ...nothing, bitrate };
   const all = await readFrames(file);
   // what came before the page did carries no barcode

@@ -39,7 +39,7 @@ function tables(results: Results): string {
   const names = Object.keys(results.ways);
   const of = (page: string, way: string) => results.measured.filter((result) => result.page === page && result.way === way);
   const middle = (page: string, way: string, key: Numbers) => {
-    const values = of(page, way).flatMap((result) => (result[key] === null ? [] : [result[key]]));
+    const values = of(page, way).flatMap((result) => (result[key] === null || Number.isNaN(result[key]) ? [] : [result[key]]));
     return values.length === 0 ? null : { ...summary(values), least: Math.min(...values), most: Math.max(...values) };
   };
   const show = (value: number | null | undefined, digits: number, unit = 1) => (value === null || value === undefined ? '-' : (value / unit).toFixed(digits));

@@ -33,8 +33,7 @@ const presets = {
 const ffmpegArgs = (preset: keyof typeof presets, display: string, file: string): string[] => [
   '-y', '-v', 'info', '-f', 'x11grab', '-draw_mouse', '0', '-framerate', String(picture.frameRate), '-video_size', size,
   '-thread_queue_size', '4096', '-i', display,
-  // by default the sound card's buffer of two seconds comes at once, and as much video waits for it
-  '-f', 'pulse', '-fragment_size', '19200', '-thread_queue_size', '4096', '-i', 'bench.monitor',
+  '-f', 'pulse', '-thread_queue_size', '4096', '-i', 'bench.monitor',
   '-c:a', 'aac', '-ar', '48000', '-b:a', String(AUDIO_BITRATE), '-af', 'aresample=async=1',
   '-c:v', 'libx264', ...presets[preset], '-pix_fmt', 'yuv420p', '-r', String(picture.frameRate), '-g', '60',
   '-b:v', String(VIDEO_BITRATE), '-maxrate', String(VIDEO_BITRATE), '-bufsize', String(VIDEO_BITRATE * 2),
