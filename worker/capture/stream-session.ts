@@ -1,6 +1,7 @@
 /** One run of the in-page script in one execution context: puts it there, reads its messages, asks it for its pulse. */
 import { randomBytes } from 'node:crypto';
 import type { CDPSession } from 'puppeteer-core';
+import { tagMatrix } from '../media/avc-colour.ts';
 import { monotonicMicros } from '../media/clock.ts';
 import { avcCodec, type CaptureCounts, type CaptureEvents, type CaptureSettings } from './capture.ts';
 import { captureStream, type CaptureHandle, type CaptureStreamOptions } from './in-page/capture-stream.ts';
@@ -124,7 +125,7 @@ function dispatch(message: string, events: CaptureEvents): void {
         timestamp: Number(timestamp),
         key: key === '1',
         data: Buffer.from(data, 'base64'),
-        description: description ? Buffer.from(description, 'base64') : null,
+        description: description ? tagMatrix(Buffer.from(description, 'base64')) : null,
       });
       return;
     }
