@@ -68,7 +68,8 @@ export function createRecorderPool(options: PoolOptions): RecorderPool {
     const directory = mkdtempSync(join(tmpdir(), 'tabreel-recording-'));
     const child = fork(options.script ?? defaultScript, [], {
       env: { ...options.environment, TMPDIR: directory },
-      execArgv: [],
+      // a recording holds little and lives long: a small young generation and lean code spare some 30 MB
+      execArgv: ['--max-semi-space-size=2', '--optimize-for-size'],
       // a group of its own: a Ctrl-C in a terminal reaches the worker alone, which decides what that means
       detached: true,
       stdio: ['ignore', 2, 2, 'ipc'],
