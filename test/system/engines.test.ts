@@ -65,6 +65,16 @@ describe.each([
       expect({ perSecond, beeps }).toEqual({ perSecond: 0, beeps: 0 });
     });
 
+    it(engine === 'tab' ? 'media of another origin, and of its own' : 'media of its own origin, and none of another without CORS', async () => {
+      await using elsewhere = await startPages();
+      const ask = (query: string) => service.record({ url: pages.url(`/media.html${query}`), maxDuration: 4, width: 640, height: 360 });
+      const [own, other] = await Promise.all([ask(''), ask(`?src=${encodeURIComponent(elsewhere.url('/media/beeps.webm'))}`)]);
+      expect((await figuresOf(own)).beeps).toBeGreaterThanOrEqual(3);
+      const heard = (await figuresOf(other)).beeps;
+      if (engine === 'tab') expect(heard).toBeGreaterThanOrEqual(3);
+      else expect(heard).toBe(0);
+    });
+
     it('two pages at once, each into its own file', async () => {
       const ask = (query: string) => service.record({ url: pages.url(`/animated.html?${query}`), maxDuration: 5, width: 640, height: 360 });
       const [loud, mute] = await Promise.all([ask('beep=1'), ask('beep=0')]);
