@@ -42,7 +42,7 @@ export type RecorderOptions = {
 /** Runs the recording to its end and reports it; never throws. */
 export async function record(options: RecorderOptions): Promise<void> {
   const { sink, report, log } = options;
-  const run: Run = { muxer: null, duration: 0, pace: createPace(), error: null };
+  const run: Run = { duration: 0, pace: createPace(), error: null };
   try {
     await capturePage(options, run);
   } catch (error) {
@@ -67,7 +67,7 @@ export async function record(options: RecorderOptions): Promise<void> {
   });
 }
 
-type Run = { muxer: Muxer | null; /** Microseconds. */ duration: number; pace: ReturnType<typeof createPace>; error: TabreelError | null };
+type Run = { /** Microseconds. */ duration: number; pace: ReturnType<typeof createPace>; error: TabreelError | null };
 
 /** Tries the engines that the browser offers, the best first; only one that can't capture the page at all is passed over. */
 async function capturePage(options: RecorderOptions, run: Run): Promise<void> {
@@ -168,7 +168,6 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
   clearTimeout(noFrame);
   const start = muxer.start();
   if (start === null) return; // stopped before the first picture
-  run.muxer = muxer;
   const startedAt = Date.now() - Math.round((monotonicMicros() - start) / 1000);
   report({ type: 'recording', engine: name, startedAt });
   if (engine.deafTo !== null && spec.audio) {

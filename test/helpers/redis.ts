@@ -2,11 +2,12 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer, connect, type AddressInfo } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createRedisMock } from 'js-redis-server';
+import { freePort } from '../../bin/local-redis.ts';
 
 /** Whether Redis can be killed, frozen and started again in a test. */
 export const hasRedisServer = spawnSync('redis-server', ['--version']).status === 0;
@@ -37,16 +38,6 @@ export async function startEmbeddedRedis(): Promise<TestRedis> {
   const address = mock.addresses()[0];
   if (address === undefined) throw new Error('the embedded Redis does not listen');
   return { url: `redis://${address.host}:${address.port}`, [Symbol.asyncDispose]: () => mock.close() };
-}
-
-/** A port that was free a moment ago. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }
 
 /** Not started yet. */

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Recording } from '../../shared/recording.ts';
 import { loudness, probe, readFrames, SILENCE, uniqueFrames, type Frame } from '../helpers/analyse.ts';
 import { startPages, type Pages } from '../helpers/pages.ts';
-import { freePort } from '../helpers/redis.ts';
+import { freePort } from '../../bin/local-redis.ts';
 import { descendants, lacks, startService, type Process, type Service } from '../helpers/service.ts';
 
 const noFfmpeg = await lacks('ffmpeg');

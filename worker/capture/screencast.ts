@@ -94,17 +94,12 @@ export const screencastCapture: CaptureEngine = {
             const counts = await stream.counts();
             return { ...counts, dropped: counts.dropped + dropped };
           },
-          async snapshot() {
-            const jpeg = await stream.call('snapshot');
-            return jpeg === '' ? null : Buffer.from(jpeg, 'base64');
-          },
+          snapshot: stream.snapshot,
           async stop() {
             await session.send('Page.stopScreencast').catch(() => undefined);
             clearTimeout(timer);
             if (early !== null) show(early);
-            const counts = await stream.call('stop');
-            await stream.drained;
-            return counts;
+            return stream.stop();
           },
           async [Symbol.asyncDispose]() {
             await controller.close().catch(() => undefined);

@@ -82,9 +82,11 @@ async function startSelfCapture(
   ticker: FrameTicker | null,
   log: Log,
 ): Promise<Capture> {
-  const before: CaptureCounts = { frames: 0, encoded: 0, repeated: 0, dropped: 0 };
+  const none: CaptureCounts = { frames: 0, encoded: 0, repeated: 0, dropped: 0 };
+  /** Of the documents that were left, and of the one that is there. */
+  const before = { ...none };
   let current: StreamSession | null = null;
-  let last: CaptureCounts = before;
+  let last = none;
   let stopped = false;
 
   const attachTo = async (frameId: string, active: boolean): Promise<StreamSession> => {
@@ -120,7 +122,7 @@ async function startSelfCapture(
     navigations += 1;
     const turn = navigations;
     for (const name of ['frames', 'encoded', 'repeated', 'dropped'] as const) before[name] += last[name];
-    last = { frames: 0, encoded: 0, repeated: 0, dropped: 0 };
+    last = none;
     current = null;
     events.audioReset();
     attachTo(frame.id, true).then(
@@ -152,15 +154,12 @@ async function startSelfCapture(
       return total();
     },
     async snapshot() {
-      const jpeg = await current?.call('snapshot');
-      return jpeg ? Buffer.from(jpeg, 'base64') : null;
+      return current === null ? null : current.snapshot();
     },
     async stop() {
       stopped = true;
       session.off('Page.frameNavigated', onNavigated);
-      if (current === null) return total();
-      last = await current.call('stop');
-      await current.drained;
+      if (current !== null) last = await current.stop();
       return total();
     },
     async [Symbol.asyncDispose]() {

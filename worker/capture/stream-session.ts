@@ -10,8 +10,10 @@ export type StreamSession = {
   /** Calls a method of the in-page handle. Rejects where the document is gone. */
   call<M extends keyof CaptureHandle>(method: M, ...args: Parameters<CaptureHandle[M]>): Promise<Awaited<ReturnType<CaptureHandle[M]>>>;
   counts(): Promise<CaptureCounts>;
-  /** Resolves when the script has sent its last message after `stop`. */
-  drained: Promise<void>;
+  /** JPEG of the frame that is held; null where none came yet. */
+  snapshot(): Promise<Uint8Array | null>;
+  /** Resolves with the last counts when the script has sent its last message. */
+  stop(): Promise<CaptureCounts>;
 };
 
 export type StreamSessionOptions = Pick<CaptureStreamOptions, 'source' | 'active' | 'audio' | 'tapEvent' | 'stir'> & {
@@ -98,7 +100,15 @@ export async function startStreamSession(
   return {
     call: call as StreamSession['call'],
     counts: () => call('pulse', received) as Promise<CaptureCounts>,
-    drained: whenDrained,
+    async snapshot() {
+      const jpeg = (await call('snapshot')) as string;
+      return jpeg === '' ? null : Buffer.from(jpeg, 'base64');
+    },
+    async stop() {
+      const last = (await call('stop')) as CaptureCounts;
+      await whenDrained;
+      return last;
+    },
   };
 }
 

@@ -46,16 +46,9 @@ export const tabCapture: CaptureEngine = {
         await page.bringToFront();
         return {
           begin: () => stream.call('begin'),
-          pulse: () => stream.counts(),
-          async snapshot() {
-            const jpeg = await stream.call('snapshot');
-            return jpeg === '' ? null : Buffer.from(jpeg, 'base64');
-          },
-          async stop() {
-            const counts = await stream.call('stop');
-            await stream.drained;
-            return counts;
-          },
+          pulse: stream.counts,
+          snapshot: stream.snapshot,
+          stop: stream.stop,
           async [Symbol.asyncDispose]() {
             await controller.close().catch(() => undefined);
           },

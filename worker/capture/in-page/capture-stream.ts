@@ -223,7 +223,6 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
   };
   if (!options.calibrate) keepKeys();
 
-  // Sound goes as 16-bit PCM in batches of a tenth of a second; silence only by its length.
   /**
    * AudioData is stamped from the document's own beginning (Chromium 153 and 156, both kinds of track), where VideoFrame is
    * stamped on the machine's clock. Taken as whichever is near to now, in case a version changes that.
@@ -234,6 +233,7 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
     return Math.round(near ?? now);
   };
   const flushers: (() => void)[] = [];
+  // Sound goes as 16-bit PCM in batches of a tenth of a second; silence only by its length.
   const readAudio = async (track: MediaStreamTrack) => {
     const reader = new MediaStreamTrackProcessor({ track: track as MediaStreamAudioTrack }).readable.getReader();
     let batch = new Int16Array(0);
