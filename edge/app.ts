@@ -15,7 +15,8 @@ import { healthRoutes } from './health.ts';
 import type { CloseName } from './ingest/connection.ts';
 import type { LiveParts } from './ingest/live.ts';
 import type { EdgeMetrics } from './metrics.ts';
-import { resolveOrigin, type Peer } from './origin/resolve.ts';
+import type { RequestFacts } from './origin/facts.ts';
+import { resolveOrigin } from './origin/resolve.ts';
 import { methodProblem, problemResponse, toTabreelError } from './problem.ts';
 import { recordingRoutes } from './recording/routes.ts';
 import type { Storage } from './storage/storage.ts';
@@ -39,7 +40,8 @@ export type AppDeps = {
   metrics: EdgeMetrics;
   /** Rejects within two seconds where Redis is away. */
   ping(): Promise<void>;
-  peerOf(context: Context): Peer;
+  /** What this runtime knows of the request's way here. */
+  factsOf(context: Context): RequestFacts;
   /** Ends the media socket that this process holds for the recording, if it holds one. */
   endMedia(id: string, name: CloseName, reason: string): void;
   /** Aborts when the process begins to leave: streams end, so that clients go elsewhere. */
@@ -88,7 +90,7 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
   );
   app.use((c, next) => {
     // found only where it is asked for: a health check may come with headers that tell no origin
-    c.set('origin', () => resolveOrigin(c.req.raw.headers, deps.peerOf(c), config));
+    c.set('origin', () => resolveOrigin(deps.factsOf(c), config));
     return next();
   });
 

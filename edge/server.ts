@@ -14,6 +14,7 @@ import { createIngest } from './ingest/ingest.ts';
 import { createLiveParts } from './ingest/live.ts';
 import { handleUpgrades } from './ingest/upgrade.ts';
 import { createMetrics } from './metrics.ts';
+import type { HeaderLine, RequestFacts } from './origin/facts.ts';
 import { redisTroubleLog } from './redis-trouble.ts';
 import { openStorage } from './storage/open.ts';
 import type { Storage } from './storage/storage.ts';
@@ -77,7 +78,7 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
     watch,
     metrics,
     ping,
-    peerOf: (c) => peerOf((c.env as HttpBindings).incoming),
+    factsOf: (c) => factsOf((c.env as HttpBindings).incoming),
     endMedia: ingest.end,
     closing: closing.signal,
     dashboard: createDashboard([recordQueue, finishQueue], ping),
@@ -132,7 +133,14 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
   };
 }
 
-const peerOf = ({ socket }: IncomingMessage) => ({
-  address: socket.remoteAddress ?? null,
-  encrypted: 'encrypted' in socket && socket.encrypted === true,
-});
+/** From the message itself: the framework's own URL may be the client's invention. */
+function factsOf({ socket, rawHeaders, url }: IncomingMessage): RequestFacts {
+  const headers: HeaderLine[] = [];
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) headers.push([rawHeaders[i] ?? '', rawHeaders[i + 1] ?? '']);
+  return {
+    peer: { address: socket.remoteAddress ?? null, encrypted: 'encrypted' in socket && socket.encrypted === true },
+    headers,
+    target: url ?? null,
+    platform: null,
+  };
+}

@@ -1,10 +1,8 @@
 /** The external origin of one request. Pure: the caller hands in what the socket and the header lines say. */
 import { TabreelError } from '../../shared/errors.ts';
 import { toWebSocketUrl, type ExternalOrigin } from '../../shared/origin.ts';
+import type { RequestFacts } from './facts.ts';
 import { isTrusted, type Trust } from './trust.ts';
-
-/** Who is at the other end of the socket; `address` is null where the platform does not tell. */
-export type Peer = { address: string | null; encrypted: boolean };
 
 export type OriginPolicy = { publicUrl: string | null; trust: Trust };
 
@@ -25,7 +23,8 @@ const refuse = (detail: string): TabreelError => new TabreelError('origin_unreso
  *
  * @throws {TabreelError} `origin_unresolved`, naming the header that is missing or contradicts another
  */
-export function resolveOrigin(headers: Headers, peer: Peer, policy: OriginPolicy): ExternalOrigin {
+export function resolveOrigin({ peer, ...facts }: RequestFacts, policy: OriginPolicy): ExternalOrigin {
+  const headers = new Headers(facts.headers.map(([name, value]) => [name, value]));
   if (policy.publicUrl !== null) return fromUrl(policy.publicUrl, 'PUBLIC_URL');
   const trusted = isTrusted(policy.trust, peer.address);
   const forwarded = (name: string): string | null => (trusted ? single(headers, name) : null);

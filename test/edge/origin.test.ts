@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { mediaBase, resolveOrigin, type Peer } from '../../edge/origin/resolve.ts';
+import type { Peer } from '../../edge/origin/facts.ts';
+import { mediaBase, resolveOrigin } from '../../edge/origin/resolve.ts';
 import { isTrusted, parseTrust } from '../../edge/origin/trust.ts';
 import { ConfigError } from '../../shared/config.ts';
 import { toHttpUrl, toWebSocketUrl } from '../../shared/origin.ts';
@@ -8,7 +9,7 @@ const trust = parseTrust(['loopback', 'private']);
 const proxy: Peer = { address: '::ffff:10.1.2.3', encrypted: false };
 const stranger: Peer = { address: '203.0.113.9', encrypted: false };
 const resolve = (headers: Record<string, string>, peer = proxy, publicUrl: string | null = null) =>
-  resolveOrigin(new Headers(headers), peer, { publicUrl, trust });
+  resolveOrigin({ peer, headers: Object.entries(headers), target: null, platform: null }, { publicUrl, trust });
 
 describe('the origin of a request', () => {
   test.each([
