@@ -1,15 +1,13 @@
 /** The HTTP application: every route, and no runtime. What differs between runtimes comes in as dependencies. */
-import type { Queue } from 'bullmq';
 import { Hono, type Context } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { methodNotAllowed } from 'hono/method-not-allowed';
 import { secureHeaders } from 'hono/secure-headers';
 import { TabreelError } from '../shared/errors.ts';
-import type { FinishJob, RecordingJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
 import type { ExternalOrigin } from '../shared/origin.ts';
-import type { RecordingStore } from '../shared/recording-store.ts';
 import type { EdgeConfig } from './config.ts';
+import type { Connections } from './connections.ts';
 import { docsRoutes } from './docs/routes.ts';
 import { healthRoutes } from './health.ts';
 import type { CloseName } from './ingest/connection.ts';
@@ -20,6 +18,7 @@ import { resolveOrigin } from './origin/resolve.ts';
 import { methodProblem, problemResponse, toTabreelError } from './problem.ts';
 import { recordingRoutes } from './recording/routes.ts';
 import type { Storage } from './storage/storage.ts';
+import { unsupported } from './unsupported.ts';
 import type { Watch } from './watch.ts';
 
 export type AppConfig = Pick<
@@ -27,26 +26,27 @@ export type AppConfig = Pick<
   'publicUrl' | 'mediaUrl' | 'trust' | 'allowInsecureWs' | 'secretsKeys' | 'maxDuration' | 'webrtc'
 > & { tokenSecrets: readonly string[] };
 
-export type AppDeps = {
+/** What a process with sockets and files of its own serves beside the API. */
+export type Media = {
+  storage: Storage;
+  live: LiveParts;
+  watch: Watch;
+  /** Ends the media socket that this process holds for the recording, if it holds one. */
+  end(id: string, name: CloseName, reason: string): void;
+};
+
+export type AppDeps = Omit<Connections, 'close'> & {
   config: AppConfig;
   log: Log;
-  store: RecordingStore;
-  recordQueue: Queue<RecordingJob>;
-  finishQueue: Queue<FinishJob>;
-  /** Null where this deployment takes no media. */
-  storage: Storage | null;
-  live: LiveParts | null;
-  watch: Watch;
-  metrics: EdgeMetrics;
-  /** Rejects within two seconds where Redis is away. */
-  ping(): Promise<void>;
+  /** Null on a serverless runtime: media goes to MEDIA_URL, and so does who asks for it. */
+  media: Media | null;
+  /** Null where a process serves few requests: its own counts would mean nothing. */
+  metrics: EdgeMetrics | null;
   /** What this runtime knows of the request's way here. */
   factsOf(context: Context): RequestFacts;
-  /** Ends the media socket that this process holds for the recording, if it holds one. */
-  endMedia(id: string, name: CloseName, reason: string): void;
   /** Aborts when the process begins to leave: streams end, so that clients go elsewhere. */
   closing: AbortSignal;
-  /** Mounted at /dashboard. */
+  /** Mounted at /dashboard; null where the runtime can't serve it. */
   dashboard: Hono | null;
   now(): number;
 };
@@ -67,7 +67,7 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
   });
   app.notFound((c) => problemResponse(new TabreelError('not_found', `there is nothing at ${c.req.path}`)));
 
-  app.use(metrics.middleware);
+  if (metrics) app.use(metrics.middleware);
   app.use(
     secureHeaders({
       // pages that need more say so themselves
@@ -101,6 +101,10 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
     app.route('/dashboard', deps.dashboard);
     // relative, so that it holds behind a prefix
     app.get('/dashboard/', (c) => c.redirect('../dashboard'));
+  } else {
+    app.get('/dashboard/*', () => {
+      throw unsupported('dashboard');
+    });
   }
   return app;
 }

@@ -5,10 +5,11 @@ import type { AppDeps, AppEnv } from './app.ts';
 import { healthDescription, metricsDescription, readyDescription } from './docs/descriptions.ts';
 import { metricText } from './metrics.ts';
 import { MIN_FREE_BYTES } from './storage/storage.ts';
+import { unsupported } from './unsupported.ts';
 
 type Check = { ok: boolean; detail?: string };
 
-export function healthRoutes({ store, storage, metrics, ping, recordQueue, finishQueue, closing, log }: AppDeps): Hono<AppEnv> {
+export function healthRoutes({ config, store, media, metrics, ping, recordQueue, finishQueue, closing, log }: AppDeps): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
 
   app.get('/healthz', describeRoute(healthDescription), (c) => c.json({ status: 'ok' }, 200, { 'Cache-Control': 'no-store' }));
@@ -21,7 +22,7 @@ export function healthRoutes({ store, storage, metrics, ping, recordQueue, finis
   });
 
   app.get('/metrics', describeRoute(metricsDescription), async (c) => {
-    let text = metrics.text();
+    let text = metrics?.text() ?? '';
     // what Redis knows is missing while it is away; what this process counts is not
     try {
       const counts = Object.entries(await store.counts());
@@ -45,9 +46,13 @@ export function healthRoutes({ store, storage, metrics, ping, recordQueue, finis
   }
 
   async function checkStorage(): Promise<Check> {
-    if (!storage) return { ok: true, detail: 'none: media goes to another deployment' };
+    if (!media) {
+      return config.mediaUrl === null
+        ? { ok: false, detail: unsupported('create').message }
+        : { ok: true, detail: 'none: media goes to MEDIA_URL' };
+    }
     try {
-      const { freeBytes } = await storage.check();
+      const { freeBytes } = await media.storage.check();
       if (freeBytes === null || freeBytes >= MIN_FREE_BYTES) return { ok: true };
       return { ok: false, detail: `${Math.floor(freeBytes / 2 ** 20)} MiB free, ${MIN_FREE_BYTES / 2 ** 20} needed` };
     } catch (error) {

@@ -23,7 +23,8 @@ export function metricText(name: string, kind: Kind, help: string, samples: read
 
 export type EdgeMetrics = ReturnType<typeof createMetrics>;
 
-export function createMetrics(gauges: { openSockets(): number; eventLoopDelay(): number }) {
+/** @param media null where this process takes none */
+export function createMetrics(media: { openSockets(): number; eventLoopDelay(): number } | null) {
   const requests = new Map<string, { labels: Labels; count: number; sum: number; within: number[] }>();
   const stored = new Map<string, { parts: number; bytes: number }>();
 
@@ -59,13 +60,15 @@ export function createMetrics(gauges: { openSockets(): number; eventLoopDelay():
         { suffix: '_sum', labels, value: sum },
         { suffix: '_count', labels, value: count },
       ]);
+      const http = metricText('tabreel_http_request_seconds', 'histogram', 'Time to the head of the answer.', latency);
+      if (media === null) return http;
       const kinds = [...stored.entries()];
       return [
-        metricText('tabreel_http_request_seconds', 'histogram', 'Time to the head of the answer.', latency),
-        metricText('tabreel_media_sockets', 'gauge', 'Open media sockets.', [{ value: gauges.openSockets() }]),
+        http,
+        metricText('tabreel_media_sockets', 'gauge', 'Open media sockets.', [{ value: media.openSockets() }]),
         metricText('tabreel_stored_parts_total', 'counter', 'Parts of recordings stored.', kinds.map(([type, { parts }]) => ({ labels: { type }, value: parts }))),
         metricText('tabreel_stored_bytes_total', 'counter', 'Bytes of recordings stored.', kinds.map(([type, { bytes }]) => ({ labels: { type }, value: bytes }))),
-        metricText('tabreel_event_loop_delay_seconds', 'gauge', 'Delay of the event loop, 99th percentile since the last scrape.', [{ value: gauges.eventLoopDelay() }]),
+        metricText('tabreel_event_loop_delay_seconds', 'gauge', 'Delay of the event loop, 99th percentile since the last scrape.', [{ value: media.eventLoopDelay() }]),
       ].join('');
     },
   };

@@ -5,10 +5,10 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { randomBytes } from 'node:crypto';
 import { getRequestListener, type HttpBindings } from '@hono/node-server';
 import type { Log } from '../shared/log.ts';
-import { createFinishQueue, createRecordQueue, failFastRedis, patientRedis } from '../shared/queue.ts';
-import { createRecordingStore } from '../shared/recording-store.ts';
+import { patientRedis } from '../shared/queue.ts';
 import { createApp } from './app.ts';
 import type { EdgeConfig } from './config.ts';
+import { openConnections } from './connections.ts';
 import { createDashboard } from './dashboard.ts';
 import { createIngest } from './ingest/ingest.ts';
 import { createLiveParts } from './ingest/live.ts';
@@ -42,11 +42,9 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
     log.warn('TOKEN_SECRET is not set: links and queued jobs of this process end with it');
   }
   const redisTrouble = redisTroubleLog(log);
-  const redis = failFastRedis(config.redisUrl, redisTrouble);
+  const { close: closeConnections, ...connections } = openConnections(config, redisTrouble);
+  const { store, recordQueue, finishQueue, ping } = connections;
   const subscriber = patientRedis(config.redisUrl, redisTrouble);
-  const store = createRecordingStore(redis, config.queuePrefix);
-  const recordQueue = createRecordQueue(redis, config.queuePrefix, redisTrouble);
-  const finishQueue = createFinishQueue(redis, config.queuePrefix, redisTrouble);
   const watch = createWatch(subscriber, store.channel);
 
   const storage = options.storage ?? openStorage(config.storageUrl);
@@ -64,22 +62,13 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
   });
   const ingest = createIngest({ log, store, storage, live, watch, tokenSecrets, onStored: metrics.stored });
 
-  const ping = async () => {
-    await redis.ping();
-  };
   const app = createApp({
+    ...connections,
     config: { ...config, tokenSecrets },
     log,
-    store,
-    recordQueue,
-    finishQueue,
-    storage,
-    live,
-    watch,
+    media: { storage, live, watch, end: ingest.end },
     metrics,
-    ping,
     factsOf: (c) => factsOf((c.env as HttpBindings).incoming),
-    endMedia: ingest.end,
     closing: closing.signal,
     dashboard: createDashboard([recordQueue, finishQueue], ping),
     now: Date.now,
@@ -120,9 +109,8 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
   }
   async function disconnect() {
     loopDelay.disable();
-    await Promise.allSettled([recordQueue.close(), finishQueue.close()]);
+    await closeConnections();
     subscriber.disconnect();
-    redis.disconnect();
   }
   return {
     url,

@@ -82,10 +82,10 @@ export const deleteRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
     await store.change(id, { from: ['queued'], to: 'canceled' });
     await dropJob(deps, id);
   }
-  deps.endMedia(id, 'over', 'the recording was deleted');
+  deps.media?.end(id, 'over', 'the recording was deleted');
   const idle = state === null || state === 'queued' || isEnd(state);
   await finishQueue.add('remove', newFinishJob(id, 'remove'), finishJobOptions(id, 'remove', idle ? 0 : REMOVE_DELAY_MS));
-  deps.live?.forget(id);
+  deps.media?.live.forget(id);
   // all the above also for one that was deleted before: the job may not have got into the queue then
   if (known.desired === 'deleted') return answer(deps, c, id);
   log.info('recording deleted', { recording: id, state });

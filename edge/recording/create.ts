@@ -11,6 +11,7 @@ import { seal, signToken } from '../../shared/token.ts';
 import type { AppConfig, AppDeps, AppEnv } from '../app.ts';
 import { mediaBase } from '../origin/resolve.ts';
 import { MIN_FREE_BYTES, storageFull } from '../storage/storage.ts';
+import { unsupported } from '../unsupported.ts';
 import { sealTarget } from '../webhooks/target.ts';
 import { viewOf } from './view.ts';
 
@@ -23,13 +24,14 @@ const MAX_AHEAD_MS = 30 * 24 * 3600 * 1000;
 const CREDENTIAL_SLACK_MS = 24 * 3600 * 1000;
 
 export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
-  const { config, log, store, recordQueue, storage } = deps;
+  const { config, log, store, recordQueue, media } = deps;
+  if (media === null && config.mediaUrl === null) throw unsupported('create');
   const now = deps.now();
   const request = await readRequest(c, config, now);
   const origin = c.get('origin')();
   const base = mediaBase(origin, config);
   const idempotencyKey = readIdempotencyKey(c);
-  if (storage && ((await storage.freeBytes()) ?? Number.POSITIVE_INFINITY) < MIN_FREE_BYTES) throw storageFull();
+  if (media && config.mediaUrl === null && ((await media.storage.freeBytes()) ?? Number.POSITIVE_INFINITY) < MIN_FREE_BYTES) throw storageFull();
 
   const id = newRecordingId(now);
   const startAt = request.startAt === undefined ? null : new Date(request.startAt).toISOString();

@@ -2,15 +2,15 @@
 import type { Context } from 'hono';
 import { streamSSE } from 'hono/streaming';
 import { isEnd } from '../../shared/recording.ts';
-import type { AppDeps, AppEnv } from '../app.ts';
+import type { AppDeps, AppEnv, Media } from '../app.ts';
 import { visibleRecord } from './files.ts';
 
 const HEARTBEAT_MS = 15_000;
 /** Where Redis went away; what was missed comes once it is back. */
 const RETRY_MS = 1000;
 
-export const recordingEvents = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
-  const { store, watch, closing } = deps;
+export const recordingEvents = (deps: AppDeps, { watch }: Media) => async (c: Context<AppEnv>): Promise<Response> => {
+  const { store, closing } = deps;
   const { id } = await visibleRecord(deps, c);
   const after = c.req.header('last-event-id') ?? '';
   let cursor = /^\d{1,20}-\d{1,20}$/.test(after) ? after : '0';

@@ -4,7 +4,7 @@ import { TabreelError } from '../../shared/errors.ts';
 import { isEnd } from '../../shared/recording.ts';
 import type { RecordingRecord } from '../../shared/recording-store.ts';
 import { verifyToken } from '../../shared/token.ts';
-import type { AppDeps, AppEnv } from '../app.ts';
+import type { AppDeps, AppEnv, Media } from '../app.ts';
 import { renderPlaylist } from '../ingest/playlist.ts';
 import { problemResponse } from '../problem.ts';
 import { parsePartName, partKey } from '../storage/part-names.ts';
@@ -37,15 +37,15 @@ export async function visibleRecord(deps: AppDeps, c: Context<AppEnv>): Promise<
 }
 
 /** A finished file; listed in the record only once it was verified. */
-export const getFile = (deps: AppDeps, name: keyof typeof types) => async (c: Context<AppEnv>): Promise<Response> => {
+export const getFile = (name: keyof typeof types) => (deps: AppDeps, media: Media) => async (c: Context<AppEnv>): Promise<Response> => {
   const record = await visibleRecord(deps, c);
   const file = record.files?.find((candidate) => candidate.name === name);
-  if (!file || !deps.storage) {
-    if (name === 'thumbnail.jpg' && deps.live && deps.storage) return earlyThumbnail(deps, deps.storage, c, record.id);
+  if (!file) {
+    if (name === 'thumbnail.jpg') return earlyThumbnail(media, c, record.id);
     const over = isEnd(record.state) ? `the recording is ${record.state} and has no ${name}` : `the recording is ${record.state}`;
     throw new TabreelError('file_not_ready', over);
   }
-  return send(c, deps.storage, `${record.id}/${name}`, file.type, {
+  return send(c, media.storage, `${record.id}/${name}`, file.type, {
     ETag: `"${file.sha256}"`,
     'Cache-Control': 'private, max-age=3600',
     ...(name === 'recording.mp4' ? { 'Content-Disposition': `inline; filename="${record.id}.mp4"` } : {}),
@@ -53,15 +53,15 @@ export const getFile = (deps: AppDeps, name: keyof typeof types) => async (c: Co
 };
 
 /** While it records: the picture that the worker sent. */
-async function earlyThumbnail(deps: AppDeps, storage: Storage, c: Context<AppEnv>, id: string): Promise<Response> {
-  const part = (await deps.live?.parts(id))?.findLast(({ type }) => type === 'thumbnail');
+async function earlyThumbnail({ storage, live }: Media, c: Context<AppEnv>, id: string): Promise<Response> {
+  const part = (await live.parts(id)).findLast(({ type }) => type === 'thumbnail');
   if (!part) throw new TabreelError('file_not_ready', 'there is no picture yet');
   return send(c, storage, partKey(id, part.name), 'image/jpeg', { 'Cache-Control': 'no-store' });
 }
 
-export const getPlaylist = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
+export const getPlaylist = (deps: AppDeps, { live }: Media) => async (c: Context<AppEnv>): Promise<Response> => {
   const record = await visibleRecord(deps, c);
-  const parts = (await deps.live?.parts(record.id)) ?? [];
+  const parts = await live.parts(record.id);
   const token = c.req.query('token');
   const query = token === undefined ? '' : `?token=${encodeURIComponent(token)}`;
   const text = renderPlaylist(parts, { over: isEnd(record.state), query });
@@ -73,13 +73,13 @@ export const getPlaylist = (deps: AppDeps) => async (c: Context<AppEnv>): Promis
 };
 
 /** A part of the live stream. Its name is never used again for other bytes. */
-export const getSegment = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
+export const getSegment = (deps: AppDeps, { storage }: Media) => async (c: Context<AppEnv>): Promise<Response> => {
   const record = await visibleRecord(deps, c);
   const part = parsePartName(c.req.param('name') ?? '');
-  if (!deps.storage || (part?.type !== 'init' && part?.type !== 'segment')) {
+  if (part?.type !== 'init' && part?.type !== 'segment') {
     throw new TabreelError('not_found', `there is no such segment of ${record.id}`);
   }
-  return send(c, deps.storage, partKey(record.id, part.name), part.type === 'init' ? 'video/mp4' : 'video/iso.segment', {
+  return send(c, storage, partKey(record.id, part.name), part.type === 'init' ? 'video/mp4' : 'video/iso.segment', {
     'Cache-Control': 'private, max-age=86400, immutable',
   });
 };
