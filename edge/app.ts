@@ -9,6 +9,7 @@ import type { ExternalOrigin } from '../shared/origin.ts';
 import type { EdgeConfig } from './config.ts';
 import type { Connections } from './connections.ts';
 import { docsRoutes } from './docs/routes.ts';
+import { doctorPageRoutes } from './doctor-page.ts';
 import { healthRoutes } from './health.ts';
 import type { CloseName } from './ingest/connection.ts';
 import type { LiveParts } from './ingest/live.ts';
@@ -97,6 +98,7 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
   app.route('/', healthRoutes(deps));
   app.route('/v1/recordings', recordingRoutes(deps));
   app.route('/', docsRoutes(app));
+  app.route('/', doctorPageRoutes());
   if (deps.dashboard) {
     app.route('/dashboard', deps.dashboard);
     // relative, so that it holds behind a prefix

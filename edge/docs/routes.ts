@@ -9,7 +9,7 @@ export function docsRoutes<E extends Env>(app: Hono<E>): Hono<E> {
     '/openapi.json',
     openAPIRouteHandler(app, {
       excludeStaticFile: false,
-      exclude: [/^\/(docs|dashboard|openapi\.json)/],
+      exclude: [/^\/(docs|dashboard|doctor|openapi\.json)/],
       documentation: {
         openapi: '3.1.0',
         info: { title: 'Tabreel', version: '1', description: 'Records live web pages: one HTTP call in, live HLS and an MP4 out.' },
