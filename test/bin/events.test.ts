@@ -16,9 +16,9 @@ const text = [
   'data: {"plain":true}\n\n',
 ].join('');
 const events: ServerEvent[] = [
-  { type: 'state', data: { state: 'recording', at: '2030-01-01T00:00:00.000Z' } },
-  { type: 'log', data: { level: 'info', message: 'a: b — «é日🎥»' } },
-  { type: 'stats', data: { fps: 29.9 } },
+  { type: 'state', data: { state: 'recording', at: '2030-01-01T00:00:00.000Z' }, id: '1-0' },
+  { type: 'log', data: { level: 'info', message: 'a: b — «é日🎥»' }, id: '2-0' },
+  { type: 'stats', data: { fps: 29.9 }, id: '3-0' },
   { type: 'message', data: { plain: true } },
 ];
 
