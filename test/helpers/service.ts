@@ -17,6 +17,7 @@ import { findBrowser } from '../../worker/browser/find.ts';
 import { readWorkerConfig } from '../../worker/config.ts';
 import { startWorker, type RunningWorker } from '../../worker/worker.ts';
 import { hasFfmpeg } from './analyse.ts';
+import { hasOpenssl } from './certificates.ts';
 import { hasRedisServer, startRedis, type TestRedis } from './redis.ts';
 
 export type ServiceOptions = {
@@ -173,6 +174,10 @@ const needs = {
   chromium: () => finds('tab'),
   'headless shell': () => finds('self'),
   root: async () => process.getuid?.() === 0 && spawnSync('mount', ['--version']).status === 0,
+  nginx: async () => spawnSync('nginx', ['-v'], { env: { PATH: `${process.env['PATH']}:/usr/sbin` } }).status === 0,
+  openssl: async () => hasOpenssl,
+  curl: async () => spawnSync('curl', ['--version']).status === 0,
+  'network namespaces': async () => process.getuid?.() === 0 && makesNamespaces(),
 } as const;
 
 const remedies: Readonly<Record<keyof typeof needs, string>> = {
@@ -181,7 +186,17 @@ const remedies: Readonly<Record<keyof typeof needs, string>> = {
   chromium: 'apt-get install chromium',
   'headless shell': 'apt-get install chromium-headless-shell (the one of the packages is for Linux on x64)',
   root: 'run them as root, who may mount',
+  nginx: 'apt-get install nginx',
+  openssl: 'apt-get install openssl',
+  curl: 'apt-get install curl',
+  'network namespaces': 'apt-get install iproute2, and run them as root, who may make some',
 };
+
+function makesNamespaces(): boolean {
+  const name = `tabreel-try-${process.pid}`;
+  const ip = (...args: string[]) => spawnSync('ip', args).status === 0;
+  return ip('netns', 'add', name) && ip('netns', 'del', name);
+}
 
 const finds = (engine: CaptureEngineName): Promise<boolean> =>
   findBrowser({ chromiumPath: null, engine }).then(
