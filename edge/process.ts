@@ -2,7 +2,7 @@
 import { pathToFileURL } from 'node:url';
 import { resolve } from 'node:path';
 import { ConfigError, type Environment } from '../shared/config.ts';
-import { createLog, logLevels, type Log, type LogLevel } from '../shared/log.ts';
+import { createLog, levelOf, type Log } from '../shared/log.ts';
 
 /** What entry files hand in of `process`. */
 type Process = {
@@ -18,8 +18,7 @@ export const defaultStorageUrl = (): string => pathToFileURL(resolve('recordings
 
 /** Starts, waits for SIGTERM or SIGINT, closes, and exits 0; 1 where it can't start, with one line that says why. */
 export async function runUntilSignal(self: Process, start: (environment: Environment, log: Log) => Promise<AsyncDisposable>): Promise<void> {
-  const level = self.env['LOG_LEVEL'] ?? 'info';
-  const log = createLog(logLevels.includes(level as LogLevel) ? (level as LogLevel) : 'info', (line) => self.stdout.write(`${line}\n`));
+  const log = createLog(levelOf(self.env['LOG_LEVEL']), (line) => self.stdout.write(`${line}\n`));
   const signal = new Promise<void>((resolved) => {
     self.once('SIGTERM', resolved);
     self.once('SIGINT', resolved);

@@ -3,6 +3,9 @@
 export const logLevels = ['debug', 'info', 'warn', 'error'] as const;
 export type LogLevel = (typeof logLevels)[number];
 
+/** `info` where nothing is set or it is no level: who reads the other settings says so. */
+export const levelOf = (text: string | undefined): LogLevel => logLevels.find((level) => level === text) ?? 'info';
+
 export type LogFields = Readonly<Record<string, unknown>>;
 
 export type Log = {

@@ -17,7 +17,17 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Entry files: they read the environment, hear signals and exit, so that nothing else has to. */
-const compositionRoots = new Set(['edge/node.ts', 'edge/finaliser.ts', 'worker/main.ts', 'worker/recording-process.ts', 'bin/tabreel.ts']);
+const compositionRoots = new Set([
+  'edge/node.ts',
+  'edge/bun.ts',
+  'edge/deno.ts',
+  'edge/lambda.ts',
+  'edge/cloudflare.ts',
+  'edge/finaliser.ts',
+  'worker/main.ts',
+  'worker/recording-process.ts',
+  'bin/tabreel.ts',
+]);
 
 const sources = Object.keys(allowed).flatMap((folder) =>
   readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })

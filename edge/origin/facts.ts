@@ -7,7 +7,13 @@ export type Peer = { address: string | null; encrypted: boolean };
 export type HeaderLine = readonly [name: string, value: string];
 
 /** What a serverless platform itself says of the external origin; a client can't write it. */
-export type PlatformOrigin = { scheme: 'http' | 'https'; authority: string; source: string };
+export type PlatformOrigin = {
+  scheme: 'http' | 'https';
+  authority: string;
+  source: string;
+  /** Path before ours that the platform takes off, such as a stage: `/prod`. */
+  prefix?: string;
+};
 
 export type RequestFacts = {
   peer: Peer;

@@ -1,0 +1,43 @@
+/** `bun edge/bun.ts`: the edge's API on Bun. Media goes to MEDIA_URL. */
+import { createMetrics } from './metrics.ts';
+import type { RequestFacts } from './origin/facts.ts';
+import { runUntilSignal } from './process.ts';
+import { createServerless, readServerlessConfig } from './serverless.ts';
+
+/** What is used of https://bun.com/docs/runtime/http/server. */
+type BunServer = {
+  readonly url: URL;
+  requestIP(request: Request): { address: string } | null;
+  stop(): Promise<void>;
+};
+declare const Bun: {
+  serve(options: { hostname: string; port: number; fetch(request: Request, server: BunServer): Response | Promise<Response> }): BunServer;
+};
+
+await runUntilSignal(process, async (environment, log) => {
+  const config = readServerlessConfig(environment);
+  const { app, close } = createServerless(config, log).open({
+    metrics: createMetrics(null),
+    factsOf: (c) => factsOf(c.req.raw, c.env as unknown as BunServer),
+  });
+  const server = Bun.serve({
+    hostname: config.host.replace(/^\[|\]$/g, ''),
+    port: config.port,
+    fetch: (request, own) => app.fetch(request, own),
+  });
+  log.info('edge listens', { url: server.url.origin });
+  return {
+    async [Symbol.asyncDispose]() {
+      await server.stop();
+      await close();
+      log.info('edge closed');
+    },
+  };
+});
+
+const factsOf = (request: Request, server: BunServer): RequestFacts => ({
+  peer: { address: server.requestIP(request)?.address ?? null, encrypted: server.url.protocol === 'https:' },
+  headers: [...request.headers],
+  target: null,
+  platform: null,
+});

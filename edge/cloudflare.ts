@@ -1,0 +1,59 @@
+/** The edge as a Cloudflare Worker (workerd with nodejs_compat). Deployed with deploy/cloudflare/wrangler.jsonc. */
+import { ConfigError, type Environment } from '../shared/config.ts';
+import { TabreelError } from '../shared/errors.ts';
+import { createLog, levelOf, type Log } from '../shared/log.ts';
+import type { RequestFacts } from './origin/facts.ts';
+import { problemResponse } from './problem.ts';
+import { createServerless, readServerlessConfig, type Serverless } from './serverless.ts';
+
+/** https://developers.cloudflare.com/workers/runtime-apis/context/ */
+type WorkerContext = { waitUntil(promise: Promise<unknown>): void };
+
+let serverless: Serverless | null = null;
+
+const worker = {
+  async fetch(request: Request, bindings: Readonly<Record<string, unknown>>, context: WorkerContext): Promise<Response> {
+    const environment = settingsOf(bindings);
+    // oxlint-disable-next-line no-console -- the runtime has no other log
+    const log = createLog(levelOf(environment['LOG_LEVEL']), (line) => console.log(line));
+    try {
+      serverless ??= createServerless(readServerlessConfig(environment), log);
+    } catch (error) {
+      return misconfigured(error, log);
+    }
+    // a socket belongs to the request that opened it, so each has its own
+    const { app, close } = serverless.open({ metrics: null, factsOf: () => factsOf(request) });
+    try {
+      return await app.fetch(request);
+    } finally {
+      context.waitUntil(close());
+    }
+  },
+};
+
+// oxlint-disable-next-line import/no-default-export -- it is how the runtime finds it
+export default worker;
+
+/** Bindings of other kinds (queues, buckets) are no settings. */
+const settingsOf = (bindings: Readonly<Record<string, unknown>>): Environment =>
+  Object.fromEntries(Object.entries(bindings).flatMap(([name, value]) => (typeof value === 'string' ? [[name, value]] : [])));
+
+/** The platform makes the URL from the zone that was asked and the protocol that it ended itself. */
+function factsOf(request: Request): RequestFacts {
+  const { protocol, host } = new URL(request.url);
+  const scheme = protocol === 'https:' ? 'https' : 'http';
+  return {
+    // https://developers.cloudflare.com/fundamentals/reference/http-headers/: overwrites what a client sends by this name
+    peer: { address: request.headers.get('cf-connecting-ip'), encrypted: scheme === 'https' },
+    headers: [...request.headers],
+    target: null,
+    platform: { scheme, authority: host, source: 'cloudflare' },
+  };
+}
+
+/** There is no start that could fail: the operator finds it in the log, the caller only that it is so. */
+function misconfigured(error: unknown, log: Log): Response {
+  log.error('the settings are wrong', { error });
+  if (!(error instanceof ConfigError)) throw error;
+  return problemResponse(new TabreelError('internal', 'the deployment is not configured; what is wrong is in its log'));
+}

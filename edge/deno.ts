@@ -1,0 +1,45 @@
+/** `deno run --allow-net --allow-env --allow-read --allow-sys edge/deno.ts`: the edge's API on Deno. Media goes to MEDIA_URL. */
+import { createMetrics } from './metrics.ts';
+import type { RequestFacts } from './origin/facts.ts';
+import { runUntilSignal } from './process.ts';
+import { createServerless, readServerlessConfig } from './serverless.ts';
+
+/** What is used of https://docs.deno.com/api/deno/~/Deno.serve. */
+type DenoInfo = { remoteAddr: { hostname: string } };
+declare const Deno: {
+  serve(
+    options: { hostname: string; port: number; onListen(address: { hostname: string; port: number }): void },
+    handler: (request: Request, info: DenoInfo) => Response | Promise<Response>,
+  ): { shutdown(): Promise<void> };
+};
+
+await runUntilSignal(process, async (environment, log) => {
+  const config = readServerlessConfig(environment);
+  const { app, close } = createServerless(config, log).open({
+    metrics: createMetrics(null),
+    factsOf: (c) => factsOf(c.req.raw, c.env as unknown as DenoInfo),
+  });
+  const server = Deno.serve(
+    {
+      hostname: config.host.replace(/^\[|\]$/g, ''),
+      port: config.port,
+      onListen: ({ hostname, port }) => log.info('edge listens', { url: `http://${hostname.includes(':') ? `[${hostname}]` : hostname}:${port}` }),
+    },
+    (request, info) => app.fetch(request, info),
+  );
+  return {
+    async [Symbol.asyncDispose]() {
+      await server.shutdown();
+      await close();
+      log.info('edge closed');
+    },
+  };
+});
+
+/** Without a certificate given to Deno.serve it speaks plain http. */
+const factsOf = (request: Request, { remoteAddr }: DenoInfo): RequestFacts => ({
+  peer: { address: remoteAddr.hostname, encrypted: false },
+  headers: [...request.headers],
+  target: null,
+  platform: null,
+});

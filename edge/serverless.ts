@@ -1,0 +1,41 @@
+/**
+ * The edge where the runtime gives it no media socket and no disk: the whole API, on Redis alone. What is lacking there
+ * answers as unsupported.ts says, or is sent to MEDIA_URL.
+ */
+import type { Hono } from 'hono';
+import { ConfigError, type Environment } from '../shared/config.ts';
+import type { Log } from '../shared/log.ts';
+import { createApp, type AppConfig, type AppDeps, type AppEnv } from './app.ts';
+import { readEdgeConfig, type EdgeConfig } from './config.ts';
+import { openConnections } from './connections.ts';
+import { redisTroubleLog } from './redis-trouble.ts';
+import { unsupported } from './unsupported.ts';
+
+export type ServerlessConfig = AppConfig & Pick<EdgeConfig, 'redisUrl' | 'queuePrefix' | 'host' | 'port'>;
+
+/** @throws {ConfigError} one line for each wrong variable; TOKEN_SECRET is not optional here */
+export function readServerlessConfig(environment: Environment): ServerlessConfig {
+  const { tokenSecrets, ...config } = readEdgeConfig(environment, '');
+  if (tokenSecrets === null) {
+    throw new ConfigError('TOKEN_SECRET is not set: what one instance signs has to be good at every other, so it must be given (openssl rand -hex 32)');
+  }
+  return { ...config, tokenSecrets };
+}
+
+export type Serverless = {
+  /** One for each request where sockets end with it, else one for the process. */
+  open(request: Pick<AppDeps, 'factsOf' | 'metrics'>): { app: Hono<AppEnv>; close(): Promise<void> };
+};
+
+export function createServerless(config: ServerlessConfig, log: Log): Serverless {
+  if (config.mediaUrl === null) log.warn('recordings are refused', { reason: unsupported('create').message });
+  const trouble = redisTroubleLog(log);
+  const closing = new AbortController().signal;
+  return {
+    open(request) {
+      const { close, ...connections } = openConnections(config, trouble);
+      const app = createApp({ ...connections, ...request, config, log, media: null, dashboard: null, closing, now: Date.now });
+      return { app, close };
+    },
+  };
+}
