@@ -1,9 +1,9 @@
 /** Whether the process lives, whether it can serve, and what it counts. */
 import { Hono } from 'hono';
 import { describeRoute } from 'hono-openapi';
+import { metricText } from '../shared/metrics.ts';
 import type { AppDeps, AppEnv } from './app.ts';
 import { healthDescription, metricsDescription, readyDescription } from './docs/descriptions.ts';
-import { metricText } from './metrics.ts';
 import { MIN_FREE_BYTES } from './storage/storage.ts';
 import { unsupported } from './unsupported.ts';
 

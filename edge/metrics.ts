@@ -1,25 +1,13 @@
 /** Counts of this process as Prometheus text (exposition format 0.0.4). */
 import type { MiddlewareHandler } from 'hono';
 import { routePath } from 'hono/route';
-
-type Kind = 'counter' | 'gauge' | 'histogram';
-type Labels = Readonly<Record<string, string | number>>;
+import { closeCodes } from '../shared/media-protocol.ts';
+import { labelText, metricText, type Labels } from '../shared/metrics.ts';
 
 /** Seconds. */
 const buckets = [0.005, 0.02, 0.1, 0.5, 1, 2, 5];
 
-const labelText = (labels: Labels): string => {
-  const pairs = Object.entries(labels).map(([name, value]) => `${name}="${String(value).replaceAll(/["\\\n]/g, '_')}"`);
-  return pairs.length === 0 ? '' : `{${pairs.join(',')}}`;
-};
-
-export type Sample = { labels?: Labels; value: number };
-
-/** One metric with its samples, as text. */
-export function metricText(name: string, kind: Kind, help: string, samples: readonly (Sample & { suffix?: string })[]): string {
-  const lines = samples.map(({ suffix = '', labels = {}, value }) => `${name}${suffix}${labelText(labels)} ${value}`);
-  return [`# HELP ${name} ${help}`, `# TYPE ${name} ${kind}`, ...lines, ''].join('\n');
-}
+const ownCodes: readonly number[] = Object.values(closeCodes).map(({ code }) => code);
 
 export type EdgeMetrics = ReturnType<typeof createMetrics>;
 
@@ -27,6 +15,8 @@ export type EdgeMetrics = ReturnType<typeof createMetrics>;
 export function createMetrics(media: { openSockets(): number; eventLoopDelay(): number } | null) {
   const requests = new Map<string, { labels: Labels; count: number; sum: number; within: number[] }>();
   const stored = new Map<string, { parts: number; bytes: number }>();
+  const opened = { first: 0, again: 0 };
+  const closed = new Map<string, number>();
 
   const middleware: MiddlewareHandler = async (c, next) => {
     const begin = performance.now();
@@ -53,6 +43,17 @@ export function createMetrics(media: { openSockets(): number; eventLoopDelay(): 
       stored.set(kind, { parts: entry.parts + 1, bytes: entry.bytes + bytes });
     },
 
+    /** @param again parts of the same attempt had come over another socket before */
+    opened(again: boolean): void {
+      opened[again ? 'again' : 'first'] += 1;
+    },
+
+    closed(code: number): void {
+      // the other side may say what it likes
+      const label = ownCodes.includes(code) || (code >= 1000 && code <= 1015) ? String(code) : 'other';
+      closed.set(label, (closed.get(label) ?? 0) + 1);
+    },
+
     text(): string {
       const latency = [...requests.values()].flatMap(({ labels, count, sum, within }) => [
         ...buckets.map((le, i) => ({ suffix: '_bucket', labels: { ...labels, le }, value: within[i] ?? 0 })),
@@ -66,6 +67,8 @@ export function createMetrics(media: { openSockets(): number; eventLoopDelay(): 
       return [
         http,
         metricText('tabreel_media_sockets', 'gauge', 'Open media sockets.', [{ value: media.openSockets() }]),
+        metricText('tabreel_media_sockets_opened_total', 'counter', 'Media sockets opened: the first of an attempt, or again.', Object.entries(opened).map(([socket, value]) => ({ labels: { socket }, value }))),
+        metricText('tabreel_media_sockets_closed_total', 'counter', 'Media sockets closed, by close code; 1006 is a cut.', [...closed].map(([code, value]) => ({ labels: { code }, value }))),
         metricText('tabreel_stored_parts_total', 'counter', 'Parts of recordings stored.', kinds.map(([type, { parts }]) => ({ labels: { type }, value: parts }))),
         metricText('tabreel_stored_bytes_total', 'counter', 'Bytes of recordings stored.', kinds.map(([type, { bytes }]) => ({ labels: { type }, value: bytes }))),
         metricText('tabreel_event_loop_delay_seconds', 'gauge', 'Delay of the event loop, 99th percentile since the last scrape.', [{ value: media.eventLoopDelay() }]),

@@ -60,7 +60,7 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
       return seconds;
     },
   });
-  const ingest = createIngest({ log, store, storage, live, watch, tokenSecrets, onStored: metrics.stored });
+  const ingest = createIngest({ log, store, storage, live, watch, tokenSecrets, onStored: metrics.stored, onOpened: metrics.opened, onClosed: metrics.closed });
 
   const app = createApp({
     ...connections,

@@ -39,7 +39,8 @@ export type MediaConnectionOptions = {
   acked: number;
   /** Resolves once the part is durable. */
   store(part: Part): Promise<void>;
-  onGone(): void;
+  /** @param code 1006 where the socket was cut. */
+  onGone(code: number): void;
   log: Log;
 };
 
@@ -71,7 +72,7 @@ export function createMediaConnection({ socket, acked, store, onGone, log }: Med
     // a close reason has at most 123 bytes (RFC 6455, 5.5)
     socket.close(closeCodes[name].code, reason.slice(0, 120));
     log.info('media socket closed', { reason: name, detail: reason, acked, storedBytes });
-    onGone();
+    onGone(closeCodes[name].code);
   };
   const heartbeat = setInterval(() => {
     // while we don't read we can't see pongs
@@ -125,7 +126,7 @@ export function createMediaConnection({ socket, acked, store, onGone, log }: Med
       if (closed) return;
       shut();
       log.info('media socket gone', { code, acked, storedBytes });
-      onGone();
+      onGone(code);
     },
     message(data, binary) {
       if (closed) return;

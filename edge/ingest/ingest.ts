@@ -20,13 +20,15 @@ export type IngestOptions = {
   tokenSecrets: readonly string[];
   /** Counts for the metrics. */
   onStored(kind: PartHeader['type'], bytes: number): void;
+  onOpened(again: boolean): void;
+  onClosed(code: number): void;
 };
 
 /** @property fenced a newer attempt owns the recording: the socket is opened only to be told so */
 export type Admission = { id: string; attempt: number; fenced: boolean };
 export type Ingest = ReturnType<typeof createIngest>;
 
-export function createIngest({ log, store, storage, live, watch, tokenSecrets, onStored }: IngestOptions) {
+export function createIngest({ log, store, storage, live, watch, tokenSecrets, onStored, onOpened, onClosed }: IngestOptions) {
   /** One open socket at most for each recording: the newest. */
   const open = new Map<string, MediaConnection>();
   const settling = new Set<Promise<void>>();
@@ -67,9 +69,11 @@ export function createIngest({ log, store, storage, live, watch, tokenSecrets, o
       const unwatch = watch.recording(id, (kind) => {
         if (kind !== 'stats' && kind !== 'log') void check();
       });
+      const acked = lastContiguous(stored.parts(), attempt);
+      onOpened(acked > 0);
       const connection = createMediaConnection({
         socket,
-        acked: lastContiguous(stored.parts(), attempt),
+        acked,
         log: connectionLog,
         async store({ header, payload }) {
           const name = partName(attempt, header);
@@ -78,7 +82,8 @@ export function createIngest({ log, store, storage, live, watch, tokenSecrets, o
           if (part) stored.add(part);
           onStored(header.type, payload.length);
         },
-        onGone() {
+        onGone(code) {
+          onClosed(code);
           unwatch();
           stored.detach();
           if (open.get(id) === connection) open.delete(id);

@@ -1,8 +1,10 @@
 /** The routes below /v1/recordings. */
 import { Hono } from 'hono';
 import { describeRoute } from 'hono-openapi';
+import { TabreelError } from '../../shared/errors.ts';
 import type { AppDeps, AppEnv } from '../app.ts';
 import * as described from '../docs/descriptions.ts';
+import { problemResponse } from '../problem.ts';
 import { unsupported } from '../unsupported.ts';
 import { deleteRecording, getRecording, listRecordings, stopRecording } from './control.ts';
 import { createRecording } from './create.ts';
@@ -24,10 +26,11 @@ export function recordingRoutes(deps: AppDeps): Hono<AppEnv> {
     .get('/:id/recording.mp4', describeRoute(described.fileDescription), served(getFile('recording.mp4')))
     .get('/:id/thumbnail.jpg', describeRoute(described.thumbnailDescription), served(getFile('thumbnail.jpg')))
     .get('/:id/manifest.json', describeRoute(described.manifestDescription), served(getFile('manifest.json')));
-  if (deps.media === null) {
-    app.get('/:id/media', () => {
-      throw unsupported('media');
-    });
-  }
+  app.get('/:id/media', () => {
+    if (deps.media === null) throw unsupported('media');
+    // an upgrade never gets here, unless a proxy made an ordinary request of it
+    const detail = 'the request has no Upgrade: websocket with Connection: Upgrade; a proxy on the way may have dropped them';
+    return problemResponse(new TabreelError('upgrade_required', detail), { upgrade: 'websocket', connection: 'upgrade' });
+  });
   return app;
 }

@@ -97,6 +97,28 @@ describe('parts', () => {
 });
 
 describe('sockets', () => {
+  test('are counted, those that came again among them, and by how they were closed', async () => {
+    const count = async (name: string) => Number(new RegExp(`^tabreel_media_sockets_${name.replaceAll(/[{}]/g, '\\$&')} (\\d+)$`, 'm').exec((await edge.api('/metrics')).body)?.[1] ?? 0);
+    const names = ['opened_total{socket="first"}', 'opened_total{socket="again"}', 'closed_total{code="1000"}', 'closed_total{code="1006"}'] as const;
+    const counts = () => Promise.all(names.map(count));
+    const before = await counts();
+    const first = await dial(edge, created, attempt);
+    first.send(init);
+    await first.acked(1);
+    first.ws.terminate();
+    const second = await dial(edge, created, attempt);
+    await second.welcome;
+    second.close();
+    await second.closed;
+    await expect.poll(async () => (await counts()).map((value, i) => value - (before[i] ?? 0))).toEqual([1, 1, 1, 1]);
+  });
+
+  test('are told what is missing where a proxy made an ordinary request of the upgrade', async () => {
+    const { status, body, headers } = await edge.api(new URL(created.mediaUrl).pathname);
+    expect({ status, upgrade: headers.get('upgrade') }).toEqual({ status: 426, upgrade: 'websocket' });
+    expect(body).toMatchObject({ code: 'upgrade_required', detail: expect.stringContaining('Connection: Upgrade') });
+  });
+
   test('a second one of the same attempt takes over', async () => {
     const first = await dial(edge, created, attempt);
     first.send(init, segment(2));
