@@ -1,7 +1,8 @@
-/** `tabreel record` and `tabreel serve`: the command line, and nothing but its arguments. */
-import { parseArgs } from 'node:util';
+/** `tabreel record`, `tabreel serve` and `tabreel doctor`: the command line, and nothing but its arguments. */
+import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { ConfigError } from '../shared/config.ts';
 import { TabreelError } from '../shared/errors.ts';
+import { doctorCommand } from './doctor.ts';
 import { recordCommand } from './record.ts';
 import { serveCommand } from './serve.ts';
 
@@ -9,6 +10,8 @@ const usage = `tabreel record URL [--duration S] [--out FILE.mp4] [--size WxH] [
     records the page to an MP4, for S seconds or until Ctrl-C
 tabreel serve
     runs the service on this machine, until Ctrl-C; settings come from the environment (docs/configuration.md)
+tabreel doctor URL [--record [--keep]] [--ca FILE] [--json]
+    tries every link of the way to a deployment and says what to mend; with --record it sends a real recording through it
 `;
 
 /** An argument that can't be used; the message is for whoever typed it. */
@@ -35,27 +38,40 @@ async function run(args: string[]): Promise<number> {
     return serveCommand(process);
   }
   if (command === 'record') return recordCommand(recordArguments(rest), process);
+  if (command === 'doctor') return doctorCommand(doctorArguments(rest), process);
   throw new UsageError(`there is no command ${JSON.stringify(command)}\n${usage}`);
 }
 
-function recordArguments(args: string[]) {
-  let parsed;
+/** @throws {UsageError} for an option that there isn't */
+function parse<O extends NonNullable<ParseArgsConfig['options']>>(args: string[], options: O) {
   try {
-    parsed = parseArgs({
-      args,
-      allowPositionals: true,
-      options: {
-        duration: { type: 'string' },
-        out: { type: 'string' },
-        size: { type: 'string' },
-        fps: { type: 'string' },
-        json: { type: 'boolean', default: false },
-      },
-    });
+    return parseArgs({ args, allowPositionals: true, options });
   } catch (error) {
     throw new UsageError((error as Error).message);
   }
-  const { values, positionals } = parsed;
+}
+
+function doctorArguments(args: string[]) {
+  const { values, positionals } = parse(args, {
+    record: { type: 'boolean', default: false },
+    keep: { type: 'boolean', default: false },
+    json: { type: 'boolean', default: false },
+    ca: { type: 'string' },
+  });
+  const [url] = positionals;
+  if (url === undefined || positionals.length > 1) throw new UsageError(`doctor takes one URL\n${usage}`);
+  if (values.keep && !values.record) throw new UsageError('--keep is for --record');
+  return { url, record: values.record, keep: values.keep, json: values.json, ca: values.ca ?? null };
+}
+
+function recordArguments(args: string[]) {
+  const { values, positionals } = parse(args, {
+    duration: { type: 'string' },
+    out: { type: 'string' },
+    size: { type: 'string' },
+    fps: { type: 'string' },
+    json: { type: 'boolean', default: false },
+  });
   const [url] = positionals;
   if (url === undefined || positionals.length > 1) throw new UsageError(`record takes one URL\n${usage}`);
   const size = values.size === undefined ? null : /^(\d+)x(\d+)$/.exec(values.size);
