@@ -2,7 +2,7 @@
 import { connect as connectHttp2 } from 'node:http2';
 import { request as requestHttps } from 'node:https';
 import { isIP } from 'node:net';
-import { connect as connectTls } from 'node:tls';
+import { checkServerIdentity as identityOf, connect as connectTls, type PeerCertificate } from 'node:tls';
 import { text } from 'node:stream/consumers';
 import { WebSocket } from 'ws';
 import { ATTEMPT_HEADER, MEDIA_SUBPROTOCOL, ingestMessage, type IngestMessage } from '../../shared/media-protocol.ts';
@@ -24,11 +24,12 @@ export type Options = { headers?: Readonly<Record<string, string>>; body?: unkno
 
 const hostOf = (authority: string): string => new URL(`https://${authority}`).hostname.replace(/^\[|\]$/g, '');
 
-/** The connection's own address: of the proxy, the caller, and the name that the certificate has to be good for. */
+/** Every name is at 127.0.0.1 and every IPv6 address at [::1]; the certificate has to be good for what is asked for. */
 function connection({ port, authority, ca }: Target) {
   const name = hostOf(authority);
-  const to = isIP(name) === 6 ? { host: name } : { host: '127.0.0.1', localAddress: CALLER };
-  return { ...to, port, ca, ...(isIP(name) === 0 ? { servername: name } : {}) };
+  const to = isIP(name) === 6 ? { host: '::1' } : { host: '127.0.0.1', localAddress: CALLER };
+  const checkServerIdentity = (_host: string, certificate: PeerCertificate) => identityOf(name, certificate);
+  return { ...to, port, ca, checkServerIdentity, ...(isIP(name) === 0 ? { servername: name } : {}) };
 }
 
 /** GET, or POST where there is a body; JSON in, JSON out. */
