@@ -7,9 +7,11 @@ import type { RecordingJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
 import { noStats, type CaptureEngineName, type PageSecrets, type RecordingError, type RecordingState, type RecordingStats } from '../shared/recording.ts';
 import type { Change, Changed, RecordingRecord, RecordingStore } from '../shared/recording-store.ts';
+import type { AttemptMedia } from './media-metrics.ts';
 import { persist } from './persist.ts';
 import type { FromRecorder, RecorderSettings } from './process-protocol.ts';
 import type { RecorderPool, RecorderProcess } from './recorder-pool.ts';
+import { insecureWarning } from './sink/media-way.ts';
 
 /** Milliseconds. */
 export type AttemptTimes = {
@@ -43,6 +45,8 @@ export type AttemptOptions = {
   settings: RecorderSettings;
   pool: RecorderPool;
   store: RecordingStore;
+  /** Takes what the recording's media sockets count; told when the attempt is over. */
+  media: AttemptMedia;
   /** Queues the recording for the finaliser. */
   finish: (id: string) => Promise<unknown>;
   log: Log;
@@ -85,7 +89,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
   let pendingLines = 0;
 
   /** What earlier attempts left, which this one continues. */
-  let before = { stats: noStats, startedAt: null as number | null };
+  let before: LeftBehind = { stats: noStats, startedAt: null, warnings: [] };
   const stored = () => before.stats.bytes > 0 || (ended ?? progress).storedSegments > 0;
   /** Of the whole recording: seconds from its first frame, the gap between attempts included. */
   const wholeDuration = (own: number): number =>
@@ -186,6 +190,9 @@ export function startAttempt(options: AttemptOptions): Attempt {
         log.warn('recording warns', { code: message.code, message: message.message });
         if (pendingLines < MAX_PENDING_LINES) tell(store.warn(id, message.code, message.message));
         break;
+      case 'media':
+        options.media.update(message.counts);
+        break;
       case 'log':
         if (pendingLines < MAX_PENDING_LINES) tell(store.log(id, message.message));
         break;
@@ -209,12 +216,18 @@ export function startAttempt(options: AttemptOptions): Attempt {
     writeBegan();
   };
 
+  /** Where an earlier attempt had TLS, this one doesn't go without. */
+  const settingsOf = (): RecorderSettings => {
+    const hadTls = before.stats.bytes > 0 && !before.warnings.includes(insecureWarning(job.mediaUrl));
+    return { ...options.settings, allowInsecureWs: options.settings.allowInsecureWs && !hadTls };
+  };
+
   const run = async (): Promise<TabreelError | null> => {
     try {
       recorder = await options.pool.take();
       recorder.onMessage(hear);
       heardAt = Date.now();
-      recorder.send({ type: 'start', job, attempt, secrets: options.secrets, settings: options.settings });
+      recorder.send({ type: 'start', job, attempt, secrets: options.secrets, settings: settingsOf() });
       // what was wanted while it came up
       if (stoppedAt !== null) recorder.send({ type: 'stop' });
       if (abandonedAt !== null) recorder.send({ type: 'abandon' });
@@ -268,6 +281,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
       await conclude(await run());
     } finally {
       clearInterval(ticking);
+      options.media.over();
     }
   };
 
@@ -282,7 +296,10 @@ export function startAttempt(options: AttemptOptions): Attempt {
   };
 }
 
-const whatWasLeft = (record: RecordingRecord | null): { stats: RecordingStats; startedAt: number | null } => ({
+type LeftBehind = { stats: RecordingStats; startedAt: number | null; warnings: readonly string[] };
+
+const whatWasLeft = (record: RecordingRecord | null): LeftBehind => ({
   stats: record?.stats ?? noStats,
   startedAt: record?.startedAt ?? null,
+  warnings: record?.warnings ?? [],
 });

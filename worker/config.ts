@@ -19,6 +19,7 @@ const workerSettings = z.object({
   CHROMIUM_SANDBOX: flag.default(true),
   CAPTURE_ENGINE: z.enum(engines, { error: `must be one of ${engines.join(', ')}` }).default('auto'),
   MEDIA_CA: z.string().optional(),
+  ALLOW_INSECURE_WS: flag.default(false),
   SECRETS_KEY: secrets.optional(),
   DRAIN_TIMEOUT: wholeNumber(0, 604_800).default(DRAIN_TIMEOUT_DEFAULT),
   HEALTH_PORT: wholeNumber(0, 65_535).optional(),
@@ -37,6 +38,8 @@ export type WorkerConfig = {
   engine: CaptureEngineName | 'auto';
   /** PEM of an authority that is trusted for media URLs beside the system's. */
   mediaCa: string | null;
+  /** A `wss://` media URL may be dialled without TLS where nobody speaks it. */
+  allowInsecureWs: boolean;
   /** Opens what callers gave in confidence; null where recordings have none. */
   secretsKeys: readonly string[] | null;
   /** Seconds for which running recordings go on once the worker is to leave; then they are stopped. */
@@ -66,6 +69,7 @@ export async function readWorkerConfig(environment: Environment, cores: number):
     sandbox: settings.CHROMIUM_SANDBOX,
     engine: settings.CAPTURE_ENGINE,
     mediaCa: settings.MEDIA_CA === undefined ? null : await readAuthority(settings.MEDIA_CA),
+    allowInsecureWs: settings.ALLOW_INSECURE_WS,
     secretsKeys: settings.SECRETS_KEY ?? null,
     drainTimeout: settings.DRAIN_TIMEOUT,
     healthPort: settings.HEALTH_PORT ?? null,
@@ -78,9 +82,20 @@ export async function readWorkerConfig(environment: Environment, cores: number):
 async function readAuthority(path: string): Promise<string> {
   try {
     const pem = await readFile(path, 'utf8');
-    new X509Certificate(pem);
+    const certificates = pem.match(/-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----[\s\S]*?-----END (?:TRUSTED |X509 )?CERTIFICATE-----/g);
+    if (certificates === null) throw new TypeError(`it has ${pem.includes('PRIVATE KEY') ? 'a key' : 'no BEGIN CERTIFICATE'} and no certificate`);
+    // a bundle is read by TLS up to its first bad one, and the rest would be missed in silence
+    for (const [i, certificate] of certificates.entries()) readCertificate(certificate, i + 1);
     return pem;
   } catch (error) {
-    throw new ConfigError(`MEDIA_CA=${JSON.stringify(path)}: must be a file with a certificate in PEM (${(error as Error).message})`);
+    throw new ConfigError(`MEDIA_CA=${JSON.stringify(path)}: must be a file with certificates in PEM (${(error as Error).message})`);
+  }
+}
+
+function readCertificate(pem: string, number: number): void {
+  try {
+    new X509Certificate(pem);
+  } catch (error) {
+    throw new TypeError(`certificate ${number} in it is not valid: ${(error as Error).message}`, { cause: error });
   }
 }

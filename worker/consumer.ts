@@ -10,6 +10,7 @@ import type { RecordingStore } from '../shared/recording-store.ts';
 import { unseal } from '../shared/token.ts';
 import { startAttempt, type Attempt, type AttemptTimes } from './attempt.ts';
 import type { WorkerConfig } from './config.ts';
+import type { MediaMetrics } from './media-metrics.ts';
 import { persist } from './persist.ts';
 import type { RecorderSettings } from './process-protocol.ts';
 import type { RecorderPool } from './recorder-pool.ts';
@@ -31,6 +32,7 @@ export type ConsumerOptions = {
   finishQueue: { add(name: string, data: FinishJob, options: ReturnType<typeof finishJobOptions>): Promise<unknown> };
   pool: RecorderPool;
   settings: RecorderSettings;
+  media: MediaMetrics;
   log: Log;
   times?: Partial<AttemptTimes>;
 };
@@ -102,6 +104,7 @@ export function startConsumer(options: ConsumerOptions): Consumer {
       settings,
       pool,
       store,
+      media: options.media.attempt(),
       finish: () => options.finishQueue.add('finish', newFinishJob(id, 'finish'), finishJobOptions(id, 'finish')),
       log: attemptLog,
       ...(options.times === undefined ? {} : { times: options.times }),

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Redis } from 'ioredis';
+import { metricText } from '../shared/metrics.ts';
 import type { ConsumerCounts } from './consumer.ts';
 
 const PING_MS = 1000;
@@ -14,6 +15,8 @@ export type HealthOptions = {
   counts(): ConsumerCounts;
   /** Processes that wait for a recording. */
   ready(): number;
+  /** Further metrics, as Prometheus reads them. */
+  media(): string;
   redis: Redis;
 };
 
@@ -23,14 +26,15 @@ export async function startHealthServer(options: HealthOptions): Promise<AsyncDi
 
   const metrics = () => {
     const { active, begun, draining } = counts();
-    const metric = (name: string, type: string, help: string, value: number) =>
-      `# HELP tabreel_worker_${name} ${help}\n# TYPE tabreel_worker_${name} ${type}\ntabreel_worker_${name} ${value}\n`;
+    const metric = (name: string, type: 'gauge' | 'counter', help: string, value: number) =>
+      metricText(`tabreel_worker_${name}`, type, help, [{ value }]);
     return (
       metric('slots', 'gauge', 'Recordings that may run at once.', slots) +
       metric('recordings', 'gauge', 'Recordings that run now.', active) +
       metric('attempts_total', 'counter', 'Attempts begun.', begun) +
       metric('processes_ready', 'gauge', 'Processes that wait for a recording.', options.ready()) +
-      metric('draining', 'gauge', '1 once the worker takes no more recordings.', draining ? 1 : 0)
+      metric('draining', 'gauge', '1 once the worker takes no more recordings.', draining ? 1 : 0) +
+      options.media()
     );
   };
 

@@ -2,6 +2,7 @@
 import type { RecordingJob } from '../shared/job.ts';
 import type { LogLevel } from '../shared/log.ts';
 import type { FoundBrowser } from './browser/find.ts';
+import type { MediaSocketCounts } from './sink/media-counts.ts';
 import type { CaptureEngineName, PageSecrets, RecordingError, RecordingStats } from '../shared/recording.ts';
 
 /** The part of the worker's settings that one recording needs; the child reads no environment. */
@@ -11,6 +12,8 @@ export type RecorderSettings = {
   sandbox: boolean;
   /** PEM of an authority that is trusted for the media URL beside the system's. */
   mediaCa: string | null;
+  /** The media URL may be dialled without TLS where nobody speaks it. */
+  allowInsecureWs: boolean;
   /**
    * Milliseconds by which each engine's sound comes late against its picture on this machine; negative where early.
    * Taken off every recording. Engines that weren't measured are missing.
@@ -41,6 +44,8 @@ export type FromRecorder =
    */
   | { type: 'progress'; stats: RecordingStats; duration: number; storedSegments: number }
   | { type: 'warning'; code: string; message: string }
+  /** The whole of what the sink has counted in this attempt; at most once a second, where it changed, and at the end. */
+  | { type: 'media'; counts: MediaSocketCounts }
   /** A line for those who watch. */
   | { type: 'log'; message: string }
   /** The answer to `calibrate`; empty where it could not be measured. */

@@ -33,12 +33,31 @@ const logOf = (settings: RecorderSettings, fields: Record<string, unknown>): Log
 
 async function run({ job, attempt, secrets, settings }: Extract<ToRecorder, { type: 'start' }>): Promise<void> {
   const log = logOf(settings, { recording: job.recordingId, attempt });
-  const alive = setInterval(() => report({ type: 'alive' }), 1000);
-  const sink = createMediaSocketSink({ url: job.mediaUrl, credential: job.credential, attempt, ca: settings.mediaCa, log });
+  const sink = createMediaSocketSink({
+    url: job.mediaUrl,
+    credential: job.credential,
+    attempt,
+    ca: settings.mediaCa,
+    allowInsecure: settings.allowInsecureWs,
+    warn: (code, message) => report({ type: 'warning', code, message }),
+    log,
+  });
+  let told = '';
+  const tellCounts = () => {
+    const counts = sink.counts();
+    const text = JSON.stringify(counts);
+    if (text !== told) report({ type: 'media', counts });
+    told = text;
+  };
+  const alive = setInterval(() => {
+    report({ type: 'alive' });
+    tellCounts();
+  }, 1000);
   // a sink that fails before anybody listens must not end the process
   sink.failed.catch(() => undefined);
   await record({ job, attempt, secrets, settings, sink, log, report, stop: stop.signal, abandon: abandon.signal });
   await sink[Symbol.asyncDispose]();
+  tellCounts();
   clearInterval(alive);
   leave();
 }

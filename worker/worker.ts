@@ -1,11 +1,16 @@
 /** A worker as a whole: its browser, its processes, its place in the queue. Also runs within another process. */
+import { randomUUID } from 'node:crypto';
 import type { Log } from '../shared/log.ts';
+import { networkIdentity } from '../shared/network-identity.ts';
+import { createPresence } from '../shared/presence.ts';
 import { createFinishQueue, patientRedis } from '../shared/queue.ts';
 import { createRecordingStore } from '../shared/recording-store.ts';
 import { findBrowser, type FoundBrowser } from './browser/find.ts';
 import type { WorkerConfig } from './config.ts';
 import { startConsumer, type ConsumerCounts } from './consumer.ts';
 import { startHealthServer } from './health.ts';
+import { announcePresence } from './presence.ts';
+import { createMediaMetrics } from './media-metrics.ts';
 import type { RecorderSettings } from './process-protocol.ts';
 import { createRecorderPool, type RecorderPool } from './recorder-pool.ts';
 
@@ -55,32 +60,40 @@ export async function startWorker(config: WorkerConfig, log: Log, dependencies: 
       ...(dependencies.script === undefined ? {} : { script: dependencies.script }),
     }),
   );
+  // from here on it will take what is queued, if only after its calibration
+  const announcement = await announcePresence(createPresence(redis, config.queuePrefix), networkIdentity(), randomUUID(), log);
+  stack.defer(() => announcement.end());
   const settings: RecorderSettings = {
     browser,
     sandbox: config.sandbox,
     mediaCa: config.mediaCa,
+    allowInsecureWs: config.allowInsecureWs,
     soundDelay: {},
     logLevel: config.logLevel,
   };
   settings.soundDelay = await soundDelayOf(dependencies.measureSoundDelay ?? measureInProcess, pool, settings, log);
   const store = createRecordingStore(redis, config.queuePrefix);
-  const consumer = startConsumer({ config, redis, subscriber, store, finishQueue, pool, settings, log });
+  const media = createMediaMetrics();
+  const consumer = startConsumer({ config, redis, subscriber, store, finishQueue, pool, settings, media, log });
   stack.defer(() => bounded(consumer[Symbol.asyncDispose]()));
   const health =
     config.healthPort === null
       ? null
-      : stack.use(await startHealthServer({ port: config.healthPort, slots: config.slots, counts: consumer.counts, ready: pool.ready, redis }));
+      : stack.use(await startHealthServer({ port: config.healthPort, slots: config.slots, counts: consumer.counts, ready: pool.ready, media: media.text, redis }));
   log.info('worker runs', { slots: config.slots, engines: browser.engines, ...(health === null ? {} : { healthPort: health.port }) });
 
+  const drain = async (now?: AbortSignal): Promise<void> => {
+    await Promise.all([announcement.end(), consumer.drain(now)]);
+  };
   const all = stack.move();
   return {
     browser,
     healthPort: health?.port ?? null,
     counts: consumer.counts,
-    drain: consumer.drain,
+    drain,
     async [Symbol.asyncDispose]() {
       // first what takes its time, so that only closing is bounded
-      await consumer.drain(AbortSignal.abort());
+      await drain(AbortSignal.abort());
       await all[Symbol.asyncDispose]();
     },
   };

@@ -8,7 +8,9 @@ import { createRecordingStore, type RecordingRecord, type RecordingStore } from 
 import { seal } from '../../shared/token.ts';
 import type { AttemptTimes } from '../../worker/attempt.ts';
 import { startConsumer, type Consumer } from '../../worker/consumer.ts';
+import { createMediaMetrics, type MediaMetrics } from '../../worker/media-metrics.ts';
 import { createRecorderPool, type RecorderPool } from '../../worker/recorder-pool.ts';
+import { insecureWarning } from '../../worker/sink/media-way.ts';
 import { hasRedisServer, realRedis, startRedis, type RealRedis, type TestRedis } from '../helpers/redis.ts';
 import type { FoundBrowser } from '../../worker/browser/find.ts';
 
@@ -36,6 +38,7 @@ type World = {
   store: RecordingStore;
   pool: RecorderPool;
   consumer: Consumer;
+  media: MediaMetrics;
   lines: string[];
   finishing(): Promise<string[]>;
   /** Queues a recording whose process behaves as named. */
@@ -46,7 +49,7 @@ type World = {
 };
 
 let count = 0;
-async function start(options: { url?: string; slots?: number; drainTimeout?: number; secretsKeys?: string[] | null } = {}): Promise<World> {
+async function start(options: { url?: string; slots?: number; drainTimeout?: number; secretsKeys?: string[] | null; allowInsecureWs?: boolean } = {}): Promise<World> {
   const url = options.url ?? server.url;
   count += 1;
   const prefix = `t${count}`;
@@ -64,6 +67,7 @@ async function start(options: { url?: string; slots?: number; drainTimeout?: num
   const slots = options.slots ?? 1;
   const pool = createRecorderPool({ size: slots, environment: { PATH: process.env['PATH'] ?? '', LANG: 'C' }, log, script });
   closers.push(() => pool[Symbol.asyncDispose]());
+  const media = createMediaMetrics();
   const consumer = startConsumer({
     config: { slots, queuePrefix: prefix, secretsKeys: options.secretsKeys ?? null, drainTimeout: options.drainTimeout ?? 0 },
     redis,
@@ -71,7 +75,8 @@ async function start(options: { url?: string; slots?: number; drainTimeout?: num
     store,
     finishQueue,
     pool,
-    settings: { browser: noBrowser, sandbox: true, mediaCa: null, soundDelay: {}, logLevel: 'error' },
+    settings: { browser: noBrowser, sandbox: true, mediaCa: null, allowInsecureWs: options.allowInsecureWs ?? false, soundDelay: {}, logLevel: 'error' },
+    media,
     log,
     times,
   });
@@ -82,6 +87,7 @@ async function start(options: { url?: string; slots?: number; drainTimeout?: num
     store,
     pool,
     consumer,
+    media,
     lines,
     finishing: async () => (await finishQueue.getJobs(['waiting', 'delayed', 'prioritized'])).map((job) => `${job.data.recordingId} ${job.data.action}`),
     async queue(behaviour, more = {}) {
@@ -160,6 +166,28 @@ describe('a recording', () => {
     expect(finishing.warnings).toEqual(['this is a stub']);
     await eventually(async () => (await world.finishing()).includes(`${id} finish`));
     await eventually(() => world.consumer.counts().active === 0);
+  });
+
+  it('has its media sockets counted while it runs and when it is over, however its process ended', async () => {
+    const id = await world.queue('normal');
+    await world.until(id, is('recording'));
+    await eventually(() => world.media.text().includes('tabreel_worker_media_sockets 1\n'));
+    await world.store.change(id, { from: ['recording'], desired: 'stopped' });
+    await eventually(() => world.media.text().includes('tabreel_worker_media_sockets 0\n'));
+    await world.until(await world.queue('crashes'), is('finishing'));
+    await eventually(() => world.consumer.counts().active === 0);
+    const text = world.media.text();
+    for (const line of [
+      'tabreel_worker_media_sockets 0',
+      'tabreel_worker_media_dials_total{outcome="media_dns"} 2',
+      'tabreel_worker_media_dials_total{outcome="open"} 2',
+      'tabreel_worker_media_reconnects_total 2',
+      'tabreel_worker_media_resent_parts_total 4',
+      'tabreel_worker_media_round_trip_seconds_bucket{le="0.02"} 0',
+      'tabreel_worker_media_round_trip_seconds_bucket{le="0.05"} 2',
+      'tabreel_worker_media_round_trip_seconds_sum 0.06',
+      'tabreel_worker_media_round_trip_seconds_count 2',
+    ]) expect(text.split('\n')).toContain(line);
   });
 
   it('that ends by itself is finished, and one that stored nothing has failed', async () => {
@@ -293,6 +321,21 @@ describe('a worker', () => {
     const continued = await world.until(other, is('finishing'));
     expect(continued).toMatchObject({ startedAt, stats: { frames: 70, bytes: 6000 } });
     expect(continued.duration).toBeGreaterThanOrEqual(60);
+  });
+
+  it.each([
+    ['with TLS: then not without it now', [], false],
+    ['without TLS, and said so', ['media_insecure'], true],
+  ])('continues what another worker had sent %s', async (_how, warned, without) => {
+    const world = await start({ allowInsecureWs: true });
+    const id = await world.queue('', { unqueued: true });
+    await world.store.claim(id);
+    await world.store.change(id, { from: ['starting'], to: 'recording', startedAt: Date.now(), stats: { ...noStats, bytes: 5000 }, attempt: 1 });
+    for (const code of warned) await world.store.warn(id, code, insecureWarning(`ws://127.0.0.1:9/v1/recordings/${id}/media`));
+    await world.redis.del(`${world.prefix}:alive:${id}`);
+    await world.queue('ends', { id });
+    await world.until(id, is('finishing'));
+    expect(await world.messages(id)).toContain(`without TLS ${without}`);
   });
 
   it('opens what callers gave in confidence, or fails the recording and says so', async () => {

@@ -1,101 +1,16 @@
-import { execFile, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { createServer, type IncomingMessage, type Server } from 'node:http';
-import { createServer as createTlsServer } from 'node:https';
-import type { AddressInfo, Socket } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import type { Duplex } from 'node:stream';
-import { promisify } from 'node:util';
 import { afterEach, describe, expect, it } from 'vitest';
-import { WebSocketServer, type WebSocket } from 'ws';
 import { createLog } from '../../shared/log.ts';
-import { closeCodes, decodePart, MAX_PART_BYTES, MEDIA_SUBPROTOCOL, type PartHeader } from '../../shared/media-protocol.ts';
+import { closeCodes } from '../../shared/media-protocol.ts';
 import { createMediaSocketSink, type MediaSocketLimits } from '../../worker/sink/media-socket.ts';
-import type { SinkPart } from '../../worker/sink/sink.ts';
-
-type Ingest = {
-  url: string;
-  port: number;
-  /** What arrived and was taken, in order, over all sockets. */
-  headers: PartHeader[];
-  bytes: Buffer[];
-  handshakes: IncomingMessage[];
-  sockets: WebSocket[];
-  /** What to do with a part; by default it is stored and acknowledged. */
-  onPart: (header: PartHeader, socket: WebSocket, acknowledge: () => void) => void;
-  onUpgrade: ((request: IncomingMessage, socket: Duplex) => boolean) | null;
-  onSocket: (socket: WebSocket) => void;
-  welcomes: boolean;
-  /** Resolves once `count` parts are stored. */
-  stored(count: number): Promise<void>;
-  close(): Promise<void>;
-};
+import { init, segment, startIngest as openIngest, type Ingest } from './fixtures/stub-ingest.ts';
 
 const closers: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
   for (const close of closers.splice(0).reverse()) await close();
 });
 
-async function startIngest(options: { port?: number; tls?: { key: Buffer; cert: Buffer } } = {}): Promise<Ingest> {
-  const server: Server = options.tls === undefined ? createServer() : createTlsServer(options.tls);
-  const tcp = new Set<Socket>();
-  server.on('connection', (socket: Socket) => {
-    tcp.add(socket);
-    socket.on('close', () => tcp.delete(socket));
-  });
-  const wss = new WebSocketServer({ noServer: true, maxPayload: MAX_PART_BYTES, handleProtocols: () => MEDIA_SUBPROTOCOL });
-  const waiters: { count: number; resolve: () => void }[] = [];
-  const ingest: Ingest = {
-    url: '',
-    port: 0,
-    headers: [],
-    bytes: [],
-    handshakes: [],
-    sockets: [],
-    onPart: (_header, _socket, acknowledge) => acknowledge(),
-    onUpgrade: null,
-    onSocket: () => {},
-    welcomes: true,
-    stored: (count) =>
-      new Promise((resolve) => {
-        if (ingest.headers.length >= count) resolve();
-        else waiters.push({ count, resolve });
-      }),
-    async close() {
-      for (const socket of tcp) socket.destroy();
-      server.close();
-      if (server.listening) await once(server, 'close');
-    },
-  };
-  server.on('upgrade', (request: IncomingMessage, socket, head) => {
-    ingest.handshakes.push(request);
-    if (ingest.onUpgrade?.(request, socket) === true) return;
-    wss.handleUpgrade(request, socket, head, (ws) => {
-      ingest.sockets.push(ws);
-      ws.on('error', () => {});
-      ingest.onSocket(ws);
-      if (ingest.welcomes) ws.send(JSON.stringify({ type: 'welcome', acked: ingest.headers.length }));
-      ws.on('message', (data, isBinary) => {
-        if (!isBinary) throw new Error('the worker sent text');
-        if (ws.readyState !== ws.OPEN) return; // it was cut: what was read before is not taken any more
-        const part = decodePart(data as Buffer);
-        const acknowledge = () => {
-          if (part.header.seq !== ingest.headers.length + 1) throw new Error(`part ${part.header.seq} came after ${ingest.headers.length}`);
-          ingest.headers.push(part.header);
-          ingest.bytes.push(Buffer.from(part.payload));
-          ws.send(JSON.stringify({ type: 'ack', seq: part.header.seq }));
-          for (const waiter of waiters) if (ingest.headers.length >= waiter.count) waiter.resolve();
-        };
-        ingest.onPart(part.header, ws, acknowledge);
-      });
-    });
-  });
-  server.listen(options.port ?? 0, '127.0.0.1');
-  await once(server, 'listening');
-  ingest.port = (server.address() as AddressInfo).port;
-  ingest.url = `${options.tls === undefined ? 'ws' : 'wss'}://127.0.0.1:${ingest.port}/v1/recordings/rec_1/media`;
+async function startIngest(options: Parameters<typeof openIngest>[0] = {}): Promise<Ingest> {
+  const ingest = await openIngest(options);
   closers.push(ingest.close);
   return ingest;
 }
@@ -109,12 +24,6 @@ function dial(url: string, limits: Partial<MediaSocketLimits> = {}, ca: string |
   closers.push(async () => sink[Symbol.asyncDispose]());
   return Object.assign(sink, { lines });
 }
-
-const init: SinkPart = { header: { type: 'init' }, payload: Buffer.from('init') };
-const segment = (index: number, bytes = 1000): SinkPart => ({
-  header: { type: 'segment', start: index * 2_000_000, duration: 2_000_000, frames: 60 },
-  payload: Buffer.alloc(bytes, index),
-});
 
 describe('media that reaches the ingest', () => {
   it('arrives whole and in order, with the credential and the attempt in the handshake', async () => {
@@ -226,7 +135,7 @@ describe('media that is refused', () => {
     const sink = dial(ingest.url);
     await expect(sink.failed).rejects.toMatchObject({
       code: 'media_refused',
-      message: `the media URL answered HTTP status ${status} (the credential is not for this recording)`,
+      message: `127.0.0.1:${ingest.port} answered HTTP status ${status} (the credential is not for this recording)`,
     });
     expect(ingest.handshakes.length).toBe(1);
   });
@@ -273,18 +182,6 @@ describe('media that can not get through', () => {
     expect(ingest.headers.length).toBe(3);
   });
 
-  it.each([
-    ['a name that does not resolve', 'ws://no-such-host.invalid/media', /no-such-host\.invalid: the name (does not resolve|could not be resolved)/],
-    ['a server error', '503', /HTTP status 503/],
-  ])('names the cause: %s', async (_name, target, message) => {
-    const ingest = await startIngest();
-    ingest.onUpgrade = (_request, socket) => (socket.end('HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n'), true);
-    const sink = dial(target === '503' ? ingest.url : target, { unreachable: 200 });
-    const error = await sink.failed.catch((thrown: unknown) => thrown as Error);
-    expect(error).toMatchObject({ code: 'media_unreachable' });
-    expect((error as Error).message).toMatch(message);
-  });
-
   it('takes no more than it can keep, and loses nothing of what it took', async () => {
     const ingest = await startIngest();
     ingest.welcomes = false;
@@ -307,37 +204,5 @@ describe('media that can not get through', () => {
     await sink[Symbol.asyncDispose]();
     await expect(finish).rejects.toThrow('disposed');
     await expect(sink.finish(1)).rejects.toThrow('disposed');
-  });
-});
-
-const hasOpenssl = spawnSync('openssl', ['version']).status === 0;
-if (!hasOpenssl) console.log('media URLs over TLS: skipped, apt-get install openssl');
-
-describe.skipIf(!hasOpenssl)('a media URL over TLS', () => {
-  /** An authority of our own and a certificate for 127.0.0.1. */
-  async function certificates() {
-    const directory = await mkdtemp(join(tmpdir(), 'tabreel-tls-'));
-    closers.push(() => rm(directory, { recursive: true }));
-    const openssl = (...args: string[]) => promisify(execFile)('openssl', args, { cwd: directory });
-    const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
-    await openssl('req', '-x509', ...newKey, '-keyout', 'ca.key', '-out', 'ca.pem', '-subj', '/CN=test authority', '-days', '2');
-    const extension = ['-addext', 'subjectAltName=IP:127.0.0.1', '-addext', 'basicConstraints=critical,CA:FALSE'];
-    await openssl('req', '-x509', ...newKey, '-CA', 'ca.pem', '-CAkey', 'ca.key', '-keyout', 'key.pem', '-out', 'cert.pem', '-subj', '/CN=ingest', '-days', '2', ...extension);
-    const read = (name: string) => readFile(join(directory, name));
-    return { ca: (await read('ca.pem')).toString(), tls: { key: await read('key.pem'), cert: await read('cert.pem') } };
-  }
-
-  it("is taken with the operator's authority, and not without it", async () => {
-    const { ca, tls } = await certificates();
-    const ingest = await startIngest({ tls });
-    const trusted = dial(ingest.url, {}, ca);
-    trusted.push(segment(0));
-    await trusted.finish(2_000_000);
-    expect(ingest.headers.length).toBe(2);
-
-    const handshakes = ingest.handshakes.length;
-    const untrusted = dial(ingest.url, { unreachable: 200 });
-    await expect(untrusted.failed).rejects.toMatchObject({ code: 'media_unreachable', message: expect.stringContaining('TLS: its authority is not trusted (MEDIA_CA can name it)') });
-    expect(ingest.handshakes.length).toBe(handshakes);
   });
 });

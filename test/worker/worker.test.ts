@@ -42,6 +42,7 @@ describe('the settings of a worker', () => {
       sandbox: true,
       engine: 'auto',
       mediaCa: null,
+      allowInsecureWs: false,
       secretsKeys: null,
       drainTimeout: 14_400,
       healthPort: null,
@@ -55,12 +56,22 @@ describe('the settings of a worker', () => {
     [{ SLOTS: '0' }, /^SLOTS="0": must be at least 1/],
     [{ CAPTURE_ENGINE: 'x11' }, /^CAPTURE_ENGINE="x11": must be one of auto, tab, self, screencast/],
     [{ SECRETS_KEY: 'short' }, /^SECRETS_KEY=\(hidden\): must be one or more secrets/],
-    [{ MEDIA_CA: '/no/such/file' }, /^MEDIA_CA="\/no\/such\/file": must be a file with a certificate in PEM/],
-    [{ MEDIA_CA: '/dev/null' }, /^MEDIA_CA="\/dev\/null": must be a file with a certificate in PEM/],
+    [{ MEDIA_CA: '/no/such/file' }, /^MEDIA_CA="\/no\/such\/file": must be a file with certificates in PEM \(ENOENT/],
+    [{ MEDIA_CA: '/dev/null' }, /^MEDIA_CA="\/dev\/null": must be a file with certificates in PEM \(it has no BEGIN CERTIFICATE/],
+    [{ ALLOW_INSECURE_WS: 'maybe' }, /^ALLOW_INSECURE_WS="maybe": must be true or false/],
   ])('that are wrong are named: %j', async (wrong, message) => {
     const read = readWorkerConfig('REDIS_URL' in wrong || Object.keys(wrong).length > 0 ? { REDIS_URL: 'redis://r', ...wrong } : {}, 2);
     await expect(read).rejects.toThrow(ConfigError);
     await expect(read).rejects.toThrow(message);
+  });
+
+  it.each([
+    ['-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n', 'it has a key and no certificate'],
+    ['-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n', 'certificate 1 in it is not valid: '],
+  ])('say what is wrong in the file that MEDIA_CA names', async (text, message) => {
+    const path = join(directory, 'authority.pem');
+    await writeFile(path, text);
+    await expect(readWorkerConfig({ REDIS_URL: 'redis://r', MEDIA_CA: path }, 2)).rejects.toThrow(`MEDIA_CA=${JSON.stringify(path)}: must be a file with certificates in PEM (${message}`);
   });
 });
 
@@ -74,7 +85,7 @@ describe('a worker within another process', () => {
     const get = (path: string) => fetch(`http://127.0.0.1:${worker.healthPort}${path}`);
     expect((await get('/healthz')).status).toBe(200);
     expect((await get('/readyz')).status).toBe(200);
-    expect(await (await get('/metrics')).text()).toContain('tabreel_worker_slots 2\n');
+    expect(await (await get('/metrics')).text()).toMatch(/^tabreel_worker_slots 2\n[^]*^tabreel_worker_media_sockets 0\n/m);
     expect((await get('/else')).status).toBe(404);
     await worker.drain();
     expect((await get('/readyz')).status).toBe(503);

@@ -1,33 +1,40 @@
 /** One media socket from its dial to its close: handshake, welcome, heartbeat. What is sent over it is the sink's. */
-import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
-import { WebSocket, type RawData } from 'ws';
+import type { RawData } from 'ws';
 import { TabreelError } from '../../shared/errors.ts';
 import type { Log } from '../../shared/log.ts';
-import { ATTEMPT_HEADER, ingestMessage, MEDIA_SUBPROTOCOL } from '../../shared/media-protocol.ts';
-import { closeRefuses, dialCause, refusalOf, statusRefuses } from './media-socket-causes.ts';
+import { ingestMessage } from '../../shared/media-protocol.ts';
+import { dialMedia, hostOf, type MediaTarget } from './media-dial.ts';
+import { closeRefuses, dialCause, statusAnswer, timeoutCause, type MediaCause } from './media-socket-causes.ts';
 
 /** A peer that leaves this many pings unanswered, while no bytes leave either, is dead. */
 const PINGS_MISSED = 2;
 
-export type MediaTarget = {
-  /** Absolute `wss://` or `ws://` URL, without a credential. */
-  url: string;
-  /** Sent as a bearer token in the handshake; never logged. */
-  credential: string;
-  attempt: number;
-  /** Null for `ws://`. */
-  trust: SecureContext | null;
-};
-
 /** Milliseconds. */
 export type ConnectionTimes = { handshake: number; ping: number; stalled: number };
+
+/** How a connection ended. */
+export type ConnectionEnd = {
+  /** 1006 where no close frame came. */
+  code: number;
+  cause: MediaCause;
+  /** Where no further dial can help. */
+  refusal: TabreelError | null;
+  /** The handshake had succeeded. */
+  opened: boolean;
+  /** Over TLS, with a certificate that was verified. */
+  secured: boolean;
+  /** For the log: milliseconds from its opening to its end, and without a word from the other side before that; what it carried. */
+  life: { lived: number; silent: number; sentBytes: number } | null;
+};
 
 export type ConnectionEvents = {
   /** Once: the ingest has the parts up to `acked`. */
   welcome(acked: number): void;
   ack(seq: number): void;
-  /** Once, at the end, also where the dial failed. `refusal` where no further dial can help. */
-  closed(end: { code: number; cause: string; refusal: TabreelError | null }): void;
+  /** Milliseconds of a ping. */
+  roundTrip(milliseconds: number): void;
+  /** Once, at the end, also where the dial failed. */
+  closed(end: ConnectionEnd): void;
   /** Whether something was sent that the ingest should acknowledge. */
   expectsAck(): boolean;
 };
@@ -40,49 +47,51 @@ export type MediaConnection = {
   close(code: number, reason: string): void;
   /** Cuts the connection without a word. */
   terminate(): void;
-  /** Milliseconds of the last ping; null before the first answer. */
-  roundTrip(): number | null;
 };
 
 /** Dials at once. The URL must be parseable. */
 export function connectMedia(target: MediaTarget, times: ConnectionTimes, log: Log, events: ConnectionEvents): MediaConnection {
   const dialledAt = performance.now();
   const host = hostOf(target.url);
-  log.info('media socket dials', { host });
-  const ws = new WebSocket(target.url, [MEDIA_SUBPROTOCOL], {
-    headers: { authorization: `Bearer ${target.credential}`, [ATTEMPT_HEADER]: String(target.attempt) },
-    handshakeTimeout: times.handshake,
-    perMessageDeflate: false, // media doesn't compress
-    maxPayload: 64 * 1024,
-    rejectUnauthorized: true, // whatever NODE_TLS_REJECT_UNAUTHORIZED says
-    ...(target.trust === null ? {} : { secureContext: target.trust }),
-  });
+  const dial = dialMedia(target);
+  const { ws } = dial;
 
-  let cause: string | null = null;
+  let cause: MediaCause | null = null;
   let refusal: TabreelError | null = null;
+  let openedAt: number | null = null;
+  let heardAt = dialledAt;
   let welcomed = false;
   let sentBytes = 0;
   let ackedAt = dialledAt;
-  let roundTrip: number | null = null;
   let heartbeat: NodeJS.Timeout | undefined;
-  let welcomeTimer: NodeJS.Timeout | undefined;
 
-  const abandon = (why: string) => {
+  const abandon = (why: MediaCause) => {
     cause = why;
     ws.terminate();
   };
+  const lost = (what: string): MediaCause => ({ code: 'media_unreachable', what: `${host}: ${what}` });
+  const stall = (what: string) => {
+    log.warn('media socket stalls', { reason: what, buffered: ws.bufferedAmount });
+    abandon(lost(what));
+  };
+  // all of the dial in so long, whatever trickles in; the welcome has its own time
+  const late = () => abandon(timeoutCause(dial.stage(), host, times.handshake));
+  let limit = setTimeout(late, times.handshake);
 
   const startHeartbeat = () => {
-    let pings = 0;
+    let first = true;
     let missed = 0;
     let pingedAt = 0;
     let left = 0;
     let movedAt = performance.now();
     ws.on('message', () => (missed = 0));
     ws.on('pong', () => {
+      heardAt = performance.now();
       missed = 0;
-      roundTrip = Math.round((performance.now() - pingedAt) * 10) / 10;
-      log[pings === 1 ? 'info' : 'debug']('media socket round trip', { milliseconds: roundTrip });
+      const milliseconds = Math.round((heardAt - pingedAt) * 10) / 10;
+      log[first ? 'info' : 'debug']('media socket round trip', { milliseconds });
+      first = false;
+      events.roundTrip(milliseconds);
     });
     const ping = () => {
       const now = performance.now();
@@ -92,11 +101,10 @@ export function connectMedia(target: MediaTarget, times: ConnectionTimes, log: L
         missed = 0;
         movedAt = now;
       }
-      if (missed >= PINGS_MISSED) return abandon(`${missed} pings were not answered`);
+      if (missed >= PINGS_MISSED) return stall(`${missed} pings were not answered`);
       if (!events.expectsAck()) ackedAt = now;
-      if (now - Math.max(movedAt, ackedAt) > times.stalled) return abandon('the ingest is connected but acknowledges nothing');
+      if (now - Math.max(movedAt, ackedAt) > times.stalled) return stall('the ingest is connected but acknowledges nothing');
       missed += 1;
-      pings += 1;
       pingedAt = now;
       ws.ping();
     };
@@ -105,11 +113,14 @@ export function connectMedia(target: MediaTarget, times: ConnectionTimes, log: L
   };
 
   ws.on('open', () => {
-    log.info('media socket is open', { milliseconds: Math.round(performance.now() - dialledAt) });
-    welcomeTimer = setTimeout(() => abandon('the ingest sent no welcome'), times.handshake);
+    openedAt = heardAt = performance.now();
+    log.info('media socket is open', { milliseconds: Math.round(openedAt - dialledAt), tls: dial.secured() });
+    clearTimeout(limit);
+    limit = setTimeout(late, times.handshake);
     startHeartbeat();
   });
   ws.on('message', (data: RawData) => {
+    heardAt = performance.now();
     const message = ingestMessage.safeParse(jsonOf(textOf(data)));
     if (!message.success || (message.data.type === 'welcome') === welcomed) {
       // a newer ingest may say more than this worker knows of
@@ -119,27 +130,30 @@ export function connectMedia(target: MediaTarget, times: ConnectionTimes, log: L
       events.ack(message.data.seq);
     } else {
       welcomed = true;
-      clearTimeout(welcomeTimer);
+      clearTimeout(limit);
       log.info('media socket is welcome', { acked: message.data.acked });
       events.welcome(message.data.acked);
     }
   });
   ws.on('unexpected-response', (_request, response) => {
-    const status = response.statusCode ?? 0;
-    void refusalOf(response).then((detail) => {
-      const answer = `HTTP status ${status}${detail}`;
-      if (statusRefuses(status)) refusal = new TabreelError('media_refused', `the media URL answered ${answer}`);
-      abandon(answer);
+    clearTimeout(limit); // reading the answer has a time of its own
+    void statusAnswer(response, host).then((answer) => {
+      if (answer.refused) refusal = new TabreelError('media_refused', answer.cause.what);
+      abandon(answer.cause);
     });
   });
   // cutting a dial short comes here as well, when the cause is known already
-  ws.on('error', (error) => (cause ??= dialCause(error, host)));
+  ws.on('error', (error) => (cause ??= dialCause(error, host, dial.stage(), dial.shown())));
   ws.on('close', (code, reason) => {
     clearInterval(heartbeat);
-    clearTimeout(welcomeTimer);
+    clearTimeout(limit);
+    const now = performance.now();
+    const life = openedAt === null ? null : { lived: Math.round(now - openedAt), silent: Math.round(now - heardAt), sentBytes };
     const said = reason.toString();
-    if (code !== 1006) cause = `it was closed with ${code}${said === '' ? '' : ` (${said})`}`;
-    events.closed({ code, cause: cause ?? 'the connection was cut', refusal: refusal ?? closeRefuses(code, said) });
+    if (code !== 1006) cause = lost(`it was closed with ${code}${said === '' ? '' : ` (${said})`}`);
+    // a proxy's limit shows by the time: so long open, or so long silent
+    cause ??= lost(life === null ? 'the connection was cut' : `the connection was cut ${seconds(life.lived)} after it was opened, silent for ${seconds(life.silent)}`);
+    events.closed({ code, cause, refusal: refusal ?? closeRefuses(code, said), opened: life !== null, secured: dial.secured(), life });
   });
 
   return {
@@ -150,22 +164,10 @@ export function connectMedia(target: MediaTarget, times: ConnectionTimes, log: L
     },
     close: (code, reason) => ws.close(code, reason),
     terminate: () => ws.terminate(),
-    roundTrip: () => roundTrip,
   };
 }
 
-/**
- * What to trust: Node's own list (and NODE_EXTRA_CA_CERTS), the system's store, and the operator's authority.
- * @throws where `ca` is not PEM.
- */
-export function trusting(ca: string | null): SecureContext {
-  return createSecureContext({
-    ca: [...new Set([...getCACertificates('default'), ...getCACertificates('system'), ...(ca === null ? [] : [ca])])],
-    minVersion: 'TLSv1.2',
-  });
-}
-
-export const hostOf = (url: string): string => new URL(url).host;
+const seconds = (milliseconds: number): string => `${(milliseconds / 1000).toFixed(1)} s`;
 
 const textOf = (data: RawData): string => (Array.isArray(data) ? Buffer.concat(data) : Buffer.from(data as Buffer)).toString();
 

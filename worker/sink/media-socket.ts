@@ -3,8 +3,12 @@ import { randomInt } from 'node:crypto';
 import { TabreelError } from '../../shared/errors.ts';
 import type { Log } from '../../shared/log.ts';
 import { closeCodes, encodePart, MAX_PART_BYTES, type Part, type PartHeader } from '../../shared/media-protocol.ts';
-import { connectMedia, hostOf, trusting, type ConnectionTimes, type MediaConnection } from './media-connection.ts';
-import { isSuperseded } from './media-socket-causes.ts';
+import { connectMedia, type ConnectionTimes, type MediaConnection } from './media-connection.ts';
+import { countDial, countRoundTrip, noCounts, type MediaSocketCounts } from './media-counts.ts';
+import { hostOf, trusting } from './media-dial.ts';
+import { explain, isSuperseded, type MediaCause } from './media-socket-causes.ts';
+import { watchTrouble, type Warn } from './media-trouble.ts';
+import { insecureWarning, mediaWays } from './media-way.ts';
 import type { Sink, SinkPart, SinkProgress } from './sink.ts';
 
 /** Bounds and times; bytes and milliseconds. */
@@ -15,6 +19,8 @@ export type MediaSocketLimits = ConnectionTimes & {
   bufferedBytes: number;
   /** How long nothing may be stored, while something goes wrong, before the sink gives up. */
   unreachable: number;
+  /** How long it may go wrong before the recording is told, and before a dial goes without TLS where that is allowed. */
+  told: number;
   firstRetry: number;
   lastRetry: number;
 };
@@ -23,6 +29,7 @@ const defaultLimits: MediaSocketLimits = {
   waitingBytes: 64 * 1024 * 1024,
   bufferedBytes: 4 * 1024 * 1024,
   unreachable: 60_000,
+  told: 5000,
   stalled: 30_000,
   handshake: 10_000,
   ping: 10_000,
@@ -38,20 +45,12 @@ export type MediaSocketOptions = {
   attempt: number;
   /** PEM of an authority that is trusted beside Node's own and the system's. */
   ca: string | null;
+  /** Whether a `wss://` URL may be dialled without TLS where nobody speaks it: see media-way.ts. */
+  allowInsecure?: boolean;
+  /** A line for the recording's `warnings`. */
+  warn?: Warn;
   log: Log;
   limits?: Partial<MediaSocketLimits>;
-};
-
-export type MediaSocketCounts = {
-  /** Sockets dialled, and those that got as far as a welcome. */
-  dials: number;
-  connections: number;
-  /** Messages sent, those among them that had been sent on an earlier socket, and the bytes of all. */
-  sentParts: number;
-  resentParts: number;
-  sentBytes: number;
-  /** Milliseconds of the last ping; null before the first answer. */
-  roundTrip: number | null;
 };
 
 type WaitingPart = { header: PartHeader; payloadBytes: number; message: Uint8Array };
@@ -66,6 +65,9 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
   const limits = { ...defaultLimits, ...options.limits };
   const host = hostOf(url);
   const trust = url.startsWith('wss:') ? trusting(options.ca) : null;
+  const warn = options.warn ?? (() => undefined);
+  const ways = mediaWays(url, { allowInsecure: options.allowInsecure ?? false, after: limits.told });
+  const trouble = watchTrouble({ after: limits.told, patience: limits.unreachable / 1000, warn });
 
   /** Oldest first, without gaps in their numbers; `waiting[0]` is the first that isn't known to be stored. */
   const waiting: WaitingPart[] = [];
@@ -74,7 +76,7 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
   let acked = 0;
   let everSent = 0;
   const stored = { segments: 0, bytes: 0, until: 0 };
-  const counts: MediaSocketCounts = { dials: 0, connections: 0, sentParts: 0, resentParts: 0, sentBytes: 0, roundTrip: null };
+  const counts = noCounts();
 
   let state: 'open' | 'finishing' | 'finished' | 'failed' | 'disposed' = 'open';
   let connection: MediaConnection | null = null;
@@ -90,7 +92,10 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
   /** When the present connection was welcomed, where that may put off giving up. */
   let graceFrom: number | null = null;
   let graceUsed = false;
-  let lastCause = 'it was never dialled';
+  let lastCause: MediaCause = { code: 'media_unreachable', what: `${host} was never dialled` };
+  /** When the last welcomed connection was lost; null while there is one, and before the first. */
+  let lostAt: number | null = null;
+  let toldInsecure = false;
   /** Whether the last connection was closed for want of room. */
   let full = false;
 
@@ -105,6 +110,7 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
     state = end;
     clearTimeout(retryTimer);
     clearTimeout(giveUpTimer);
+    trouble.dispose();
   };
 
   const fail = (error: TabreelError) => {
@@ -125,14 +131,16 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
       graceUsed = true;
       giveUpTimer = setTimeout(giveUp, grace);
     } else {
-      const what = `nothing could be stored at ${host} for ${limits.unreachable / 1000} s: ${lastCause}`;
-      fail(new TabreelError(full ? 'storage_full' : 'media_unreachable', what));
+      const what = `nothing could be stored at ${host} for ${limits.unreachable / 1000} s: ${full ? lastCause.what : explain(lastCause)}`;
+      // once it was found, whatever hides it now is a loss rather than a wrong setting
+      fail(new TabreelError(full ? 'storage_full' : counts.connections > 0 ? 'media_unreachable' : lastCause.code, what));
     }
   };
 
   /** From now on, the time since the last progress counts. */
-  const inTrouble = (cause: string) => {
+  const inTrouble = (cause: MediaCause, since: number) => {
     lastCause = cause;
+    trouble.failed(cause, since);
     if (giveUpTimer !== undefined) return;
     if (waiting.length === 0) progressedAt = performance.now();
     giveUpTimer = setTimeout(giveUp, Math.max(0, progressedAt + limits.unreachable - performance.now()));
@@ -144,6 +152,7 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
     graceUsed = false;
     clearTimeout(giveUpTimer);
     giveUpTimer = undefined;
+    trouble.over();
   };
 
   const takeAck = (seq: number) => {
@@ -160,7 +169,7 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
     progressed();
     if (state === 'finishing' && waiting.length === 0) {
       settle('finished');
-      log.info('media is stored', { parts: lastSeq, bytes: stored.bytes, ...counts });
+      log.info('media is stored', { parts: lastSeq, bytes: stored.bytes, dials: counts.dials, resentParts: counts.resentParts, roundTrip: counts.roundTrip });
       connection?.close(closeCodes.done.code, 'done');
       finished.resolve();
     }
@@ -179,8 +188,13 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
     }
   };
 
-  const takeWelcome = (seq: number) => {
+  const takeWelcome = (seq: number, dialLog: Log) => {
     counts.connections += 1;
+    counts.reconnects = counts.connections - 1;
+    counts.open = true;
+    trouble.opened();
+    if (lostAt !== null) dialLog.info('media socket is back', { reconnect: counts.reconnects, away: Math.round(performance.now() - lostAt) });
+    lostAt = null;
     if (seq > everSent) {
       fail(new TabreelError('media_refused', `the ingest claims part ${seq} of this attempt, of which ${everSent} were sent`));
       return;
@@ -195,33 +209,54 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
 
   const dial = () => {
     counts.dials += 1;
-    const number = counts.dials;
-    const dialLog = log.with({ dial: number });
+    const way = ways.next();
+    const dialledAt = performance.now();
+    const dialLog = log.with({ dial: counts.dials, host: hostOf(way.url) });
     const closed = Promise.withResolvers<void>();
+    let welcomed = false;
+    let ackedBefore = 0;
     connectionClosed = closed.promise;
-    connection = connectMedia({ ...options, trust }, limits, dialLog, {
-      welcome: takeWelcome,
+    dialLog.info('media socket dials', { reconnect: counts.connections, tls: !way.insecure && trust !== null });
+    if (way.insecure && !toldInsecure) {
+      toldInsecure = true;
+      warn('media_insecure', insecureWarning(url));
+    }
+    const target = { url: way.url, credential: options.credential, attempt: options.attempt, trust: way.insecure ? null : trust };
+    connection = connectMedia(target, limits, dialLog, {
+      welcome(seq) {
+        welcomed = true;
+        ackedBefore = acked;
+        countDial(counts, 'open');
+        takeWelcome(seq, dialLog);
+      },
       ack(seq) {
         if (seq > everSent) dialLog.warn('the ingest acknowledged what was not sent', { seq, sent: everSent });
         else if (seq > acked) takeAck(seq);
         pump();
       },
+      roundTrip: (milliseconds) => countRoundTrip(counts, milliseconds),
       expectsAck: () => everSent > acked,
-      closed({ code, cause, refusal }) {
-        counts.roundTrip = connection?.roundTrip() ?? counts.roundTrip;
+      closed(end) {
         connection = null;
         nextSeq = null;
         graceFrom = null;
+        counts.open = false;
         closed.resolve();
+        const { cause, refusal } = ways.ended(way, end);
         const wanted = state === 'open' || state === 'finishing';
+        if (!welcomed) countDial(counts, !wanted ? 'abandoned' : refusal === null ? cause.code : 'media_refused');
         const delay = wanted && refusal === null ? delayOf(retries, limits) : null;
-        dialLog[wanted ? 'warn' : 'info']('media socket is closed', { code, cause, waitingParts: waiting.length, dialsAgainIn: delay });
+        const carried = { ...end.life, ...(welcomed ? { ackedParts: acked - ackedBefore } : {}), waitingParts: waiting.length };
+        dialLog[wanted ? 'warn' : 'info']('media socket is closed', {
+          code: end.code, kind: cause.code, cause: cause.what, ...carried, dialsAgainIn: delay,
+        });
         if (!wanted) return;
         if (refusal !== null) return fail(refusal);
-        full = code === closeCodes.storageFull.code;
+        full = end.code === closeCodes.storageFull.code;
         retries += 1;
         retryTimer = setTimeout(dial, delay ?? 0);
-        inTrouble(cause);
+        if (welcomed) lostAt ??= performance.now();
+        inTrouble(cause, welcomed ? performance.now() : dialledAt);
       },
     });
   };
@@ -231,7 +266,7 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
     const message = joined({ header, payload: part.payload });
     if (message.length > MAX_PART_BYTES) throw new TabreelError('internal', `a part of ${message.length} bytes is more than an ingest takes`);
     if (waitingBytes + message.length > bound) {
-      const cause = nextSeq === null ? `: ${lastCause}` : '';
+      const cause = nextSeq === null ? `: ${explain(lastCause)}` : '';
       throw new TabreelError('media_backlog', `${waitingBytes} bytes of media wait to be stored at ${host}, and no more can be kept${cause}`);
     }
     // from here on there is something to store
@@ -267,7 +302,7 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
       return finished.promise;
     },
     failed: failed.promise,
-    counts: () => ({ ...counts, roundTrip: connection?.roundTrip() ?? counts.roundTrip }),
+    counts: () => structuredClone(counts),
     async [Symbol.asyncDispose]() {
       if (state === 'open' || state === 'finishing') {
         settle('disposed');

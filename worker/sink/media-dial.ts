@@ -1,0 +1,85 @@
+/** One dial: the WebSocket's handshake, watched stage by stage, so that an end of it can be told for what it was. */
+import type { ClientRequest } from 'node:http';
+import { createSecureContext, getCACertificates, TLSSocket, type SecureContext } from 'node:tls';
+import { WebSocket } from 'ws';
+import { ATTEMPT_HEADER, MEDIA_SUBPROTOCOL } from '../../shared/media-protocol.ts';
+import type { DialStage, ShownCertificate } from './media-socket-causes.ts';
+
+export type MediaTarget = {
+  /** Absolute `wss://` or `ws://` URL, without a credential. */
+  url: string;
+  /** Sent as a bearer token in the handshake; never logged. */
+  credential: string;
+  attempt: number;
+  /** Null for `ws://`. */
+  trust: SecureContext | null;
+};
+
+export type MediaDial = {
+  ws: WebSocket;
+  /** What it waits for. */
+  stage(): DialStage;
+  /** The server has shown a certificate that was verified. */
+  secured(): boolean;
+  /** What the server has shown for a certificate, good or bad. */
+  shown(): ShownCertificate | null;
+};
+
+/** Dials at once. The URL must be parseable. Who calls it sees to it that it ends in time. */
+export function dialMedia({ url, credential, attempt, trust }: MediaTarget): MediaDial {
+  const tls = url.startsWith('wss:');
+  let stage: DialStage = 'name';
+  let secured = false;
+  let shown: ShownCertificate | null = null;
+
+  const watch = (request: ClientRequest) => {
+    request.on('socket', (socket) => {
+      // an address needs no look-up
+      stage = socket.connecting && !isAddress(url) ? 'name' : 'connection';
+      socket.on('lookup', () => (stage = 'connection'));
+      socket.on('connect', () => (stage = tls ? 'tls' : 'upgrade'));
+      if (!(socket instanceof TLSSocket)) return;
+      // comes before Node verifies the certificate, and hides what it doesn't like
+      socket.prependListener('secure', () => (shown = certificateOf(socket)));
+      socket.on('secureConnect', () => {
+        secured = true;
+        stage = 'upgrade';
+      });
+    });
+    request.end();
+  };
+
+  const ws = new WebSocket(url, [MEDIA_SUBPROTOCOL], {
+    headers: { authorization: `Bearer ${credential}`, [ATTEMPT_HEADER]: String(attempt) },
+    finishRequest: watch,
+    perMessageDeflate: false, // media doesn't compress
+    maxPayload: 64 * 1024,
+    rejectUnauthorized: true, // whatever NODE_TLS_REJECT_UNAUTHORIZED says
+    ...(trust === null ? {} : { secureContext: trust }),
+  });
+  ws.on('open', () => (stage = 'welcome'));
+  return { ws, stage: () => stage, secured: () => secured, shown: () => shown };
+}
+
+/**
+ * What to trust: Node's own list (and NODE_EXTRA_CA_CERTS), the system's store, and the operator's authority.
+ * @throws where `ca` is not PEM.
+ */
+export function trusting(ca: string | null): SecureContext {
+  return createSecureContext({
+    ca: [...new Set([...getCACertificates('default'), ...getCACertificates('system'), ...(ca === null ? [] : [ca])])],
+    minVersion: 'TLSv1.2',
+  });
+}
+
+export const hostOf = (url: string): string => new URL(url).host;
+
+const isAddress = (url: string): boolean => /^(\[.*\]|\d+\.\d+\.\d+\.\d+)$/.test(new URL(url).hostname);
+
+function certificateOf(socket: TLSSocket): ShownCertificate | null {
+  const { subject, issuer } = socket.getPeerCertificate();
+  // what an unverified server says is nothing but text
+  const name = (of: { CN?: string | string[]; O?: string | string[] } | undefined) =>
+    JSON.stringify(String(of?.CN ?? of?.O ?? 'nobody').slice(0, 100));
+  return subject === undefined ? null : { subject: name(subject), issuer: name(issuer) };
+}
