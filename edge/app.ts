@@ -5,7 +5,6 @@ import { methodNotAllowed } from 'hono/method-not-allowed';
 import { secureHeaders } from 'hono/secure-headers';
 import { TabreelError } from '../shared/errors.ts';
 import type { Log } from '../shared/log.ts';
-import type { ExternalOrigin } from '../shared/origin.ts';
 import type { EdgeConfig } from './config.ts';
 import type { Connections } from './connections.ts';
 import { docsRoutes } from './docs/routes.ts';
@@ -15,7 +14,11 @@ import type { CloseName } from './ingest/connection.ts';
 import type { LiveParts } from './ingest/live.ts';
 import type { EdgeMetrics } from './metrics.ts';
 import type { RequestFacts } from './origin/facts.ts';
-import { resolveOrigin } from './origin/resolve.ts';
+import { reachableMediaBase, type MediaBase } from './origin/media.ts';
+import { originPolicy } from './origin/policy.ts';
+import { OriginError } from './origin/refusal.ts';
+import { resolveOrigin, type OriginVerdict } from './origin/resolve.ts';
+import { originRoutes } from './origin/route.ts';
 import { methodProblem, problemResponse, toTabreelError } from './problem.ts';
 import { recordingRoutes } from './recording/routes.ts';
 import type { Storage } from './storage/storage.ts';
@@ -24,7 +27,7 @@ import type { Watch } from './watch.ts';
 
 export type AppConfig = Pick<
   EdgeConfig,
-  'publicUrl' | 'mediaUrl' | 'trust' | 'allowInsecureWs' | 'secretsKeys' | 'maxDuration' | 'webrtc'
+  'publicUrl' | 'mediaUrl' | 'trust' | 'allowedHosts' | 'wsScheme' | 'allowInsecureWs' | 'secretsKeys' | 'maxDuration' | 'webrtc'
 > & { tokenSecrets: readonly string[] };
 
 /** What a process with sockets and files of its own serves beside the API. */
@@ -45,6 +48,8 @@ export type AppDeps = Omit<Connections, 'close'> & {
   metrics: EdgeMetrics | null;
   /** What this runtime knows of the request's way here. */
   factsOf(context: Context): RequestFacts;
+  /** Which loopback this process has (shared/network-identity.ts); null where no worker can share it. */
+  networkIdentity: string | null;
   /** Aborts when the process begins to leave: streams end, so that clients go elsewhere. */
   closing: AbortSignal;
   /** Mounted at /dashboard; null where the runtime can't serve it. */
@@ -52,18 +57,32 @@ export type AppDeps = Omit<Connections, 'close'> & {
   now(): number;
 };
 
-export type AppEnv = { Variables: { origin: () => ExternalOrigin } };
+export type AppEnv = {
+  Variables: {
+    /** @throws {OriginError} */
+    origin: () => OriginVerdict;
+    /** Where the media of a recording that this request creates would go. @throws {OriginError} */
+    mediaBase: () => Promise<MediaBase>;
+  };
+};
 
 const MAX_BODY_BYTES = 256 * 1024;
 
 export function createApp(deps: AppDeps): Hono<AppEnv> {
-  const { config, log, metrics } = deps;
+  const { config, log, metrics, networkIdentity, presence } = deps;
+  const localWorkers = networkIdentity === null ? null : () => presence.isAnyOn(networkIdentity);
+  const policy = originPolicy(config);
   const app = new Hono<AppEnv>();
 
   app.onError((thrown, c) => {
     const error = toTabreelError(thrown);
     if (error.code === 'internal') log.error('request failed', { method: c.req.method, path: c.req.path, error: thrown });
     else if (error.code === 'redis_unavailable') log.warn('Redis is away', { path: c.req.path, error: error.cause });
+    else if (error instanceof OriginError) {
+      const { code, message, remedy } = error;
+      const level = error.kind.blame === 'service' ? 'warn' : 'info';
+      log[level]('no origin', { code, method: c.req.method, path: c.req.path, detail: message, remedy, steps: error.explain() });
+    }
     return problemResponse(error);
   });
   app.notFound((c) => problemResponse(new TabreelError('not_found', `there is nothing at ${c.req.path}`)));
@@ -91,12 +110,16 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
   );
   app.use((c, next) => {
     // found only where it is asked for: a health check may come with headers that tell no origin
-    c.set('origin', () => resolveOrigin(deps.factsOf(c), config));
+    let verdict: OriginVerdict | null = null;
+    const origin = () => (verdict ??= resolveOrigin(deps.factsOf(c), policy));
+    c.set('origin', origin);
+    c.set('mediaBase', () => reachableMediaBase(origin(), policy, localWorkers));
     return next();
   });
 
   app.route('/', healthRoutes(deps));
   app.route('/v1/recordings', recordingRoutes(deps));
+  app.route('/v1/origin', originRoutes());
   app.route('/', docsRoutes(app));
   app.route('/', doctorPageRoutes());
   if (deps.dashboard) {

@@ -2,6 +2,8 @@
 import { z } from 'zod';
 import { ConfigError, commonSettings, flag, list, readConfig, secrets, wholeNumber, type Environment } from '../shared/config.ts';
 import { MAX_DURATION_DEFAULT } from '../shared/recording.ts';
+import { isLoopbackHost } from '../shared/address.ts';
+import { parseAllowedHosts, type WsScheme } from './origin/policy.ts';
 import { parseTrust, type Trust } from './origin/trust.ts';
 
 const storageUrl = z.url({ protocol: /^file$/, error: 'must be a file:/// URL' });
@@ -22,6 +24,8 @@ const edgeSettings = z.object({
   PUBLIC_URL: z.url({ protocol: /^https?$/, error: 'must be an http:// or https:// URL' }).optional(),
   MEDIA_URL: z.url({ protocol: /^wss?$/, error: 'must be a ws:// or wss:// URL' }).optional(),
   TRUSTED_PROXIES: list.default(['loopback', 'private']),
+  ALLOWED_HOSTS: list.optional(),
+  WS_SCHEME: z.enum(['auto', 'wss', 'ws'], { error: 'must be auto, wss or ws' }).default('auto'),
   ALLOW_INSECURE_WS: flag.default(false),
   MAX_DURATION: wholeNumber(1, 604_800).default(MAX_DURATION_DEFAULT),
   WEBRTC: z.enum(['proxied', 'direct'], { error: 'must be proxied or direct' }).default('proxied'),
@@ -39,6 +43,9 @@ export type EdgeConfig = {
   /** Base of the media URLs (ws or wss) where the media goes to another deployment than this one. */
   mediaUrl: string | null;
   trust: Trust;
+  /** Host names that callers may use: `name`, `name:port`, `*.name`; null for any. */
+  allowedHosts: readonly string[] | null;
+  wsScheme: WsScheme;
   allowInsecureWs: boolean;
   /** Signs credentials and links, the first; null for a random one of the edge's, and no links from the finaliser. */
   tokenSecrets: readonly string[] | null;
@@ -53,8 +60,6 @@ export type EdgeConfig = {
 
 export type FinaliserConfig = Pick<EdgeConfig, 'redisUrl' | 'queuePrefix' | 'storageUrl' | 'tokenSecrets' | 'secretsKeys'>;
 
-const loopbackHosts = /^(localhost|127(\.\d{1,3}){3}|::1|\[::1\])$/;
-
 const withoutSlash = (url: string | undefined): string | null => url?.replace(/\/+$/, '') ?? null;
 
 /**
@@ -63,7 +68,7 @@ const withoutSlash = (url: string | undefined): string | null => url?.replace(/\
  */
 export function readEdgeConfig(environment: Environment, defaultStorageUrl: string): EdgeConfig {
   const settings = readConfig(edgeSettings, environment, secretSettings);
-  if (!loopbackHosts.test(settings.HOST)) {
+  if (!isLoopbackHost(settings.HOST)) {
     throw new ConfigError(
       `HOST=${JSON.stringify(settings.HOST)}: must be a loopback address (127.0.0.1, ::1, localhost): ` +
         'there is no authentication yet, so nothing else may reach the API',
@@ -71,10 +76,19 @@ export function readEdgeConfig(environment: Environment, defaultStorageUrl: stri
   }
   for (const name of ['PUBLIC_URL', 'MEDIA_URL'] as const) {
     const url = settings[name] === undefined ? null : new URL(settings[name]);
-    if (url && (url.search !== '' || url.hash !== '' || url.username !== '')) {
-      throw new ConfigError(`${name}=${JSON.stringify(settings[name])}: must be scheme, host, port and path only`);
+    if (url && (url.search !== '' || url.hash !== '' || url.username !== '' || url.password !== '')) {
+      throw new ConfigError(`${name}: must be scheme, host, port and path only`);
     }
   }
+  const media = settings.MEDIA_URL === undefined ? null : new URL(settings.MEDIA_URL);
+  if (media?.protocol === 'ws:' && !settings.ALLOW_INSECURE_WS && !isLoopbackHost(media.hostname)) {
+    throw new ConfigError(
+      `MEDIA_URL=${JSON.stringify(settings.MEDIA_URL)}: must be a wss:// URL, since media and its credential would go unencrypted; ` +
+        'where that is meant, set ALLOW_INSECURE_WS=true',
+    );
+  }
+  const allowedHosts = settings.ALLOWED_HOSTS ?? null;
+  parseAllowedHosts(allowedHosts);
   return {
     redisUrl: settings.REDIS_URL,
     queuePrefix: settings.QUEUE_PREFIX,
@@ -83,6 +97,8 @@ export function readEdgeConfig(environment: Environment, defaultStorageUrl: stri
     publicUrl: withoutSlash(settings.PUBLIC_URL),
     mediaUrl: withoutSlash(settings.MEDIA_URL),
     trust: parseTrust(settings.TRUSTED_PROXIES),
+    allowedHosts,
+    wsScheme: settings.WS_SCHEME,
     allowInsecureWs: settings.ALLOW_INSECURE_WS,
     tokenSecrets: settings.TOKEN_SECRET ?? null,
     secretsKeys: settings.SECRETS_KEY ?? null,

@@ -1,6 +1,7 @@
 /** What every edge has, on whatever runtime: the recordings' records and the queues, over one client that fails fast. */
 import type { Queue } from 'bullmq';
 import type { FinishJob, RecordingJob } from '../shared/job.ts';
+import { createPresence, type Presence } from '../shared/presence.ts';
 import { createFinishQueue, createRecordQueue, failFastRedis } from '../shared/queue.ts';
 import { createRecordingStore, type RecordingStore } from '../shared/recording-store.ts';
 
@@ -8,6 +9,7 @@ export type Connections = {
   store: RecordingStore;
   recordQueue: Queue<RecordingJob>;
   finishQueue: Queue<FinishJob>;
+  presence: Presence;
   /** Rejects within two seconds where Redis is away. */
   ping(): Promise<void>;
   close(): Promise<void>;
@@ -22,6 +24,7 @@ export function openConnections({ redisUrl, queuePrefix }: { redisUrl: string; q
     store: createRecordingStore(redis, queuePrefix),
     recordQueue,
     finishQueue,
+    presence: createPresence(redis, queuePrefix),
     async ping() {
       await redis.ping();
     },

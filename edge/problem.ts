@@ -1,6 +1,14 @@
 /** Errors as `application/problem+json` (RFC 9457). */
 import { z } from 'zod';
 import { TabreelError, errorKinds } from '../shared/errors.ts';
+import { OriginError } from './origin/refusal.ts';
+
+export const originStep = z.object({
+  what: z.string().describe('a header, a setting or the socket'),
+  value: z.string().nullable().describe('as it came, shortened'),
+  use: z.enum(['used', 'ignored', 'refused']),
+  why: z.string(),
+});
 
 export const problem = z.object({
   type: z.string().describe('about:blank: `code` tells the kind'),
@@ -11,6 +19,8 @@ export const problem = z.object({
   blame: z.enum(['caller', 'target', 'service']),
   retryable: z.boolean().describe('whether the same request may succeed later'),
   errors: z.array(z.object({ path: z.string(), message: z.string() })).optional(),
+  remedy: z.string().optional().describe('what the operator can do, where the external origin is refused'),
+  steps: z.array(originStep).optional().describe('how the external origin was looked for, where it is refused'),
 });
 export type Problem = z.infer<typeof problem>;
 
@@ -24,6 +34,10 @@ export function problemResponse(error: TabreelError, headers: Record<string, str
   const { blame, retryable, status = 500, title } = error.kind;
   const body: Problem = { type: 'about:blank', title, status, detail: error.message, code: error.code, blame, retryable };
   if (error.issues.length > 0) body.errors = [...error.issues];
+  if (error instanceof OriginError) {
+    body.remedy = error.remedy;
+    body.steps = error.explain();
+  }
   return answer(body, error.code === 'redis_unavailable' ? { 'retry-after': '1', ...headers } : headers);
 }
 

@@ -3,8 +3,10 @@ import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { randomBytes } from 'node:crypto';
-import { getRequestListener, type HttpBindings } from '@hono/node-server';
+import { RequestError, getRequestListener, type HttpBindings } from '@hono/node-server';
+import { TabreelError } from '../shared/errors.ts';
 import type { Log } from '../shared/log.ts';
+import { networkIdentity } from '../shared/network-identity.ts';
 import { patientRedis } from '../shared/queue.ts';
 import { createApp } from './app.ts';
 import type { EdgeConfig } from './config.ts';
@@ -15,6 +17,8 @@ import { createLiveParts } from './ingest/live.ts';
 import { handleUpgrades } from './ingest/upgrade.ts';
 import { createMetrics } from './metrics.ts';
 import type { HeaderLine, RequestFacts } from './origin/facts.ts';
+import { warnOfAnyHost } from './origin/policy.ts';
+import { problemResponse, toTabreelError } from './problem.ts';
 import { redisTroubleLog } from './redis-trouble.ts';
 import { openStorage } from './storage/open.ts';
 import type { Storage } from './storage/storage.ts';
@@ -41,6 +45,7 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
   if (config.tokenSecrets === null) {
     log.warn('TOKEN_SECRET is not set: links and queued jobs of this process end with it');
   }
+  warnOfAnyHost(config, log);
   const redisTrouble = redisTroubleLog(log);
   const { close: closeConnections, ...connections } = openConnections(config, redisTrouble);
   const { store, recordQueue, finishQueue, ping } = connections;
@@ -69,12 +74,18 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
     media: { storage, live, watch, end: ingest.end },
     metrics,
     factsOf: (c) => factsOf((c.env as HttpBindings).incoming),
+    networkIdentity: networkIdentity(),
     closing: closing.signal,
     dashboard: createDashboard([recordQueue, finishQueue], ping),
     now: Date.now,
   });
 
-  const server = createServer(getRequestListener(app.fetch));
+  const listener = getRequestListener(app.fetch, { errorHandler });
+  const server = createServer((incoming, outgoing) => {
+    // the framework answers 400 to a host that it can't make a URL of, before anything could say why; rawHeaders keep what was sent
+    incoming.headers.host = 'host.invalid';
+    void listener(incoming, outgoing);
+  });
   const upgrades = handleUpgrades(server, ingest, log);
   try {
     await new Promise<void>((resolve, reject) => {
@@ -120,6 +131,12 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
     },
   };
 }
+
+/** For what the framework can't make a request of: a target that is no URL. */
+const errorHandler = (error: unknown): Response =>
+  problemResponse(
+    error instanceof RequestError ? new TabreelError('invalid_request', `the request line is not valid: ${error.message}`) : toTabreelError(error),
+  );
 
 /** From the message itself: the framework's own URL may be the client's invention. */
 function factsOf({ socket, rawHeaders, url }: IncomingMessage): RequestFacts {

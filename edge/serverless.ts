@@ -34,7 +34,7 @@ export function createServerless(config: ServerlessConfig, log: Log): Serverless
   return {
     open(request) {
       const { close, ...connections } = openConnections(config, trouble);
-      const app = createApp({ ...connections, ...request, config, log, media: null, dashboard: null, closing, now: Date.now });
+      const app = createApp({ ...connections, ...request, config, log, media: null, dashboard: null, networkIdentity: null, closing, now: Date.now });
       return { app, close };
     },
   };

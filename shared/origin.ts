@@ -15,9 +15,8 @@ const authority = (origin: Pick<ExternalOrigin, 'host' | 'port'>): string =>
 /** `https://rec.example.com:8443/prefix`, no slash at the end. */
 export const toHttpUrl = (origin: ExternalOrigin): string => `${origin.scheme}://${authority(origin)}${origin.prefix}`;
 
-/** The base of media URLs: `wss` where the caller came over https, else `ws`. */
-export function toWebSocketUrl(origin: ExternalOrigin): string {
-  const scheme = origin.scheme === 'https' ? 'wss' : 'ws';
+/** The base of media URLs: `wss` where the caller came over https, else `ws`, unless another is asked for. */
+export function toWebSocketUrl(origin: ExternalOrigin, scheme: 'wss' | 'ws' = origin.scheme === 'https' ? 'wss' : 'ws'): string {
   const url = `${scheme}://${authority(origin)}${origin.prefix}`;
   const parsed = new URL(url);
   if (parsed.protocol !== `${scheme}:` || parsed.hostname.toLowerCase() !== origin.host.toLowerCase()) {

@@ -1,5 +1,6 @@
 /** One recording, from its job to its last part: the state machine that runs in a process of its own. */
 import { randomBytes } from 'node:crypto';
+import { isLoopbackHost } from '../shared/address.ts';
 import { asTabreelError, TabreelError } from '../shared/errors.ts';
 import type { RecordingJob } from '../shared/job.ts';
 import { withoutQuery, type Log } from '../shared/log.ts';
@@ -248,8 +249,7 @@ function watch(live: Capture, muxer: Muxer, options: RecorderOptions, run: Run, 
 /** The page's origin where a browser would not take it for a secure context, which capturing from within needs. */
 function insecureOrigin(url: string): string | null {
   const { protocol, hostname, origin } = new URL(url);
-  const loopback = hostname === 'localhost' || hostname.endsWith('.localhost') || hostname === '[::1]' || hostname.startsWith('127.');
-  return protocol === 'http:' && !loopback ? origin : null;
+  return protocol === 'http:' && !isLoopbackHost(hostname) ? origin : null;
 }
 
 function abortWhenRejected(promise: Promise<unknown>): AbortSignal {

@@ -3,8 +3,8 @@ import type { describeRoute } from 'hono-openapi';
 import { resolver } from 'hono-openapi';
 import { z } from 'zod';
 import { manifest } from '../finish/manifest.ts';
-import { problem } from '../problem.ts';
-import { recording, recordingRequest, recordingStates } from '../../shared/recording.ts';
+import { originStep, problem } from '../problem.ts';
+import { externalOrigin, recording, recordingRequest, recordingStates } from '../../shared/recording.ts';
 
 type Description = Parameters<typeof describeRoute>[0];
 type Responses = NonNullable<Description['responses']>;
@@ -20,6 +20,7 @@ const texts: Readonly<Record<number, string>> = {
   413: 'The body is too large',
   415: 'The body is not application/json',
   416: 'The range lies outside the file',
+  421: 'The operator has something to mend, so that the external origin can be told or media may go there',
   503: 'Redis is out of reach; try again',
   507: 'The storage is full',
 };
@@ -64,7 +65,7 @@ export const createDescription: Description = {
   responses: {
     200: json('The recording that this Idempotency-Key made before', recording),
     202: json('The recording, queued', recording, { Location: { description: 'Its URL', schema: { type: 'string' } } }),
-    ...problems(400, 409, 413, 415, 503, 507),
+    ...problems(400, 409, 413, 415, 421, 503, 507),
   },
 };
 
@@ -79,7 +80,7 @@ export const listDescription: Description = {
   ],
   responses: {
     200: json('A page; the next one begins at `cursor`, which is null on the last', z.object({ recordings: z.array(recording), cursor: z.string().nullable() })),
-    ...problems(400, 503),
+    ...problems(400, 421, 503),
   },
 };
 
@@ -88,7 +89,7 @@ export const getDescription: Description = {
   summary: 'A recording',
   operationId: 'getRecording',
   parameters: [id],
-  responses: { 200: json('The recording', recording), ...problems(404, 503) },
+  responses: { 200: json('The recording', recording), ...problems(400, 404, 421, 503) },
 };
 
 export const stopDescription: Description = {
@@ -97,7 +98,7 @@ export const stopDescription: Description = {
   description: 'Idempotent. What was recorded is finished into its file, which takes a moment.',
   operationId: 'stopRecording',
   parameters: [id],
-  responses: { 200: json('The recording', recording), ...problems(404, 503) },
+  responses: { 200: json('The recording', recording), ...problems(400, 404, 421, 503) },
 };
 
 export const deleteDescription: Description = {
@@ -188,4 +189,21 @@ export const metricsDescription: Description = {
   summary: 'Metrics for Prometheus',
   operationId: 'metrics',
   responses: { 200: text('Exposition format 0.0.4', 'text/plain') },
+};
+
+const seenOrigin = externalOrigin.extend({
+  prefix: z.string().describe('path before ours, "" or "/prefix"'),
+  websocket: z.string().describe('base of media URLs, without a slash at its end'),
+  hops: z.int().describe('trusted proxies on the way'),
+  peer: z.string().nullable().describe('address at the other end of the socket; null where the runtime does not tell'),
+  trusted: z.boolean().describe("whether the peer's forwarding headers are believed"),
+  steps: z.array(originStep).describe('what was looked at, in this order, and why it was used or not'),
+});
+
+export const originDescription: Description = {
+  tags: ['operation'],
+  summary: 'The origin that this very request came to, and where media of a recording created by the same way would go',
+  description: 'Refused as creating a recording would be: 400 for what the client did, 421 for what the operator has to mend.',
+  operationId: 'origin',
+  responses: { 200: json('The origin, and how it was found', seenOrigin), ...problems(400, 421, 503) },
 };

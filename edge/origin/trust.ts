@@ -1,8 +1,10 @@
 /** Which peers may speak for a caller: CIDRs and the names `loopback` and `private`. */
+import ipaddr from 'ipaddr.js';
 import { ConfigError } from '../../shared/config.ts';
 
-type Range = { bits: 32 | 128; base: bigint; prefix: number };
-export type Trust = readonly Range[];
+type Address = ipaddr.IPv4 | ipaddr.IPv6;
+type Range = readonly [base: Address, prefix: number];
+export type Trust = { readonly v4: readonly Range[]; readonly v6: readonly Range[] };
 
 const names: Readonly<Record<string, readonly string[]>> = {
   loopback: ['127.0.0.0/8', '::1/128'],
@@ -12,61 +14,44 @@ const names: Readonly<Record<string, readonly string[]>> = {
 
 /** @throws {ConfigError} naming the item that is neither an address, a CIDR nor a known name */
 export function parseTrust(items: readonly string[]): Trust {
-  return items.flatMap((item) => {
-    const ranges = (names[item] ?? [item]).map(parseRange);
-    if (ranges.some((range) => range === null)) {
-      throw new ConfigError(`TRUSTED_PROXIES: ${JSON.stringify(item)} is not an address, a CIDR, loopback or private`);
-    }
-    return ranges as Range[];
-  });
+  const ranges = items.flatMap((item) =>
+    (Object.hasOwn(names, item) ? (names[item] ?? []) : [item]).map((text) => {
+      const range = parseRange(text);
+      if (range === null) throw new ConfigError(`TRUSTED_PROXIES: ${JSON.stringify(item)} is not an address, a CIDR, loopback or private`);
+      return range;
+    }),
+  );
+  return { v4: ranges.filter(([base]) => base.kind() === 'ipv4'), v6: ranges.filter(([base]) => base.kind() === 'ipv6') };
 }
 
-/** @param address as the socket tells it; an IPv4 one mapped into IPv6 counts as IPv4 */
+/** @param address as the socket or a header tells it, without a port; an IPv4 one mapped into IPv6 counts as IPv4 */
 export function isTrusted(trust: Trust, address: string | null): boolean {
   const parsed = address === null ? null : parseAddress(address);
   if (parsed === null) return false;
-  return trust.some(({ bits, base, prefix }) => {
-    if (bits !== parsed.bits) return false;
-    const shift = BigInt(bits - prefix);
-    return base >> shift === parsed.value >> shift;
-  });
+  for (const [base, prefix] of parsed.kind() === 'ipv4' ? trust.v4 : trust.v6) {
+    if (parsed.match(base, prefix)) return true;
+  }
+  return false;
 }
 
 function parseRange(text: string): Range | null {
-  const [address, prefix, ...rest] = text.split('/');
-  const parsed = parseAddress(address ?? '');
-  if (parsed === null || rest.length > 0) return null;
-  if (prefix === undefined) return { bits: parsed.bits, base: parsed.value, prefix: parsed.bits };
-  if (!/^\d{1,3}$/.test(prefix) || Number(prefix) > parsed.bits) return null;
-  return { bits: parsed.bits, base: parsed.value, prefix: Number(prefix) };
+  const [address = '', length, ...rest] = text.split('/');
+  const base = parseAddress(address);
+  if (base === null || rest.length > 0) return null;
+  const bits = base.kind() === 'ipv4' ? 32 : 128;
+  if (length === undefined) return [base, bits];
+  // ::ffff:10.0.0.0/104 is 10.0.0.0/8
+  const prefix = /^\d{1,3}$/.test(length) ? Number(length) - (bits === 32 && address.includes(':') ? 96 : 0) : -1;
+  return prefix < 0 || prefix > bits ? null : [base, prefix];
 }
 
-function parseAddress(text: string): { bits: 32 | 128; value: bigint } | null {
-  const v4 = parseV4(text);
-  if (v4 !== null) return { bits: 32, value: v4 };
-  const v6 = parseV6(text.replace(/%.*$/, ''));
-  if (v6 === null) return null;
-  return v6 >> 32n === 0xffffn ? { bits: 32, value: v6 & 0xffff_ffffn } : { bits: 128, value: v6 };
-}
-
-function parseV4(text: string): bigint | null {
-  if (!/^\d{1,3}(\.\d{1,3}){3}$/.test(text)) return null;
-  const parts = text.split('.').map(Number);
-  if (parts.some((part) => part > 255)) return null;
-  return parts.reduce((value, part) => (value << 8n) | BigInt(part), 0n);
-}
-
-function parseV6(text: string): bigint | null {
-  const tail = /^(.*:)(\d[\d.]*\.\d+)$/.exec(text);
-  const v4 = tail ? parseV4(tail[2] ?? '') : null;
-  if (tail && v4 === null) return null;
-  const hex = tail ? `${tail[1]}${((v4 ?? 0n) >> 16n).toString(16)}:${((v4 ?? 0n) & 0xffffn).toString(16)}` : text;
-  const halves = hex.split('::');
-  if (halves.length > 2) return null;
-  const [head, rest] = halves.map((half) => (half === '' ? [] : half.split(':')));
-  if (!head || [...head, ...(rest ?? [])].some((group) => !/^[0-9a-f]{1,4}$/i.test(group))) return null;
-  const missing = 8 - head.length - (rest?.length ?? 0);
-  if (rest === undefined ? missing !== 0 : missing < 1) return null;
-  const groups = [...head, ...Array<string>(Math.max(missing, 0)).fill('0'), ...(rest ?? [])];
-  return groups.reduce((value, group) => (value << 16n) | BigInt(`0x${group}`), 0n);
+/** Four decimal numbers or IPv6, its zone left aside: none of the shorter or octal forms that some resolvers read. */
+function parseAddress(text: string): Address | null {
+  if (!text.includes(':')) return ipaddr.IPv4.isValidFourPartDecimal(text) ? ipaddr.IPv4.parse(text) : null;
+  try {
+    const address = ipaddr.IPv6.parse(text);
+    return address.isIPv4MappedAddress() ? address.toIPv4Address() : address;
+  } catch {
+    return null;
+  }
 }

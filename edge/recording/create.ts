@@ -9,7 +9,6 @@ import { defaultVideoBitrate, newRecordingId, recordingRequest, type RecordingRe
 import type { RecordWebhook, RecordingRecord } from '../../shared/recording-store.ts';
 import { seal, signToken } from '../../shared/token.ts';
 import type { AppConfig, AppDeps, AppEnv } from '../app.ts';
-import { mediaBase } from '../origin/resolve.ts';
 import { MIN_FREE_BYTES, storageFull } from '../storage/storage.ts';
 import { unsupported } from '../unsupported.ts';
 import { sealTarget } from '../webhooks/target.ts';
@@ -29,7 +28,7 @@ export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
   const now = deps.now();
   const request = await readRequest(c, config, now);
   const origin = c.get('origin')();
-  const base = mediaBase(origin, config);
+  const { url: base } = await c.get('mediaBase')();
   const idempotencyKey = readIdempotencyKey(c);
   if (media && config.mediaUrl === null && ((await media.storage.freeBytes()) ?? Number.POSITIVE_INFINITY) < MIN_FREE_BYTES) throw storageFull();
 
@@ -37,18 +36,18 @@ export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
   const startAt = request.startAt === undefined ? null : new Date(request.startAt).toISOString();
   const start = Math.max(now, startAt === null ? now : Date.parse(startAt));
   const spec = specOf(request, config);
-  const { prefix, hops, ...external } = origin;
+  const { scheme, host, port, source, prefix, hops } = origin;
   const job = newJob({
     recordingId: id,
     mediaUrl: mediaUrlOf(base, id),
     credential: await signToken(config.tokenSecrets, id, 'media', start + spec.maxDuration * 1000 + CREDENTIAL_SLACK_MS),
-    origin: { source: origin.source, hops },
+    origin: { source, hops },
     spec,
     sealed: await sealSecrets(request, config, id),
   });
   const created = await store.create({
     job,
-    origin: external,
+    origin: { scheme, host, port, source },
     metadata: request.metadata ?? {},
     priority: request.priority,
     startAt,
@@ -68,7 +67,7 @@ export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
       recording: id,
       url: withoutQuery(spec.url),
       mediaUrl: job.mediaUrl,
-      originSource: origin.source,
+      origin: { source, hops },
       ...(startAt === null ? {} : { startAt }),
     });
   }

@@ -219,6 +219,7 @@ describe('operation', () => {
       'get /healthz',
       'get /metrics',
       'get /readyz',
+      'get /v1/origin',
       'get /v1/recordings',
       'get /v1/recordings/{id}',
       'get /v1/recordings/{id}/events',

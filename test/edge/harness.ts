@@ -14,6 +14,8 @@ import { newFinishJob } from '../../shared/job.ts';
 import { createLog, type Log } from '../../shared/log.ts';
 import { ATTEMPT_HEADER, MEDIA_SUBPROTOCOL, encodePart, ingestMessage, type IngestMessage } from '../../shared/media-protocol.ts';
 import { createFinishQueue, createRecordQueue, failFastRedis, finishJobOptions } from '../../shared/queue.ts';
+import { networkIdentity } from '../../shared/network-identity.ts';
+import { PRESENCE_BEAT_MS, createPresence } from '../../shared/presence.ts';
 import { createRecordingStore } from '../../shared/recording-store.ts';
 import { recording, type Recording } from '../../shared/recording.ts';
 import type { CmafPart } from './cmaf.ts';
@@ -34,7 +36,13 @@ export type TestEdge = AsyncDisposable & {
   finaliser(): Promise<AsyncDisposable>;
 };
 
-export async function testEdge(redisUrl: string, overrides: Partial<EdgeConfig> = {}, options: { storage?: Storage } = {}): Promise<TestEdge> {
+export type TestEdgeOptions = {
+  storage?: Storage;
+  /** Whether the worker that these tests play says that it is on this machine, as a real one does; default true. */
+  workerPresent?: boolean;
+};
+
+export async function testEdge(redisUrl: string, overrides: Partial<EdgeConfig> = {}, options: TestEdgeOptions = {}): Promise<TestEdge> {
   const directory = mkdtempSync(join(tmpdir(), 'tabreel-edge-'));
   const config: EdgeConfig = {
     redisUrl,
@@ -44,6 +52,8 @@ export async function testEdge(redisUrl: string, overrides: Partial<EdgeConfig> 
     publicUrl: null,
     mediaUrl: null,
     trust: parseTrust(['loopback', 'private']),
+    allowedHosts: null,
+    wsScheme: 'auto',
     allowInsecureWs: false,
     tokenSecrets: ['test-token-secret-0123456789'],
     secretsKeys: null,
@@ -56,6 +66,7 @@ export async function testEdge(redisUrl: string, overrides: Partial<EdgeConfig> 
   const log = createLog('debug', (line) => logs.push(line));
   const edge = await startEdge(config, log, options);
   const control = controlOf(config);
+  const presence = options.workerPresent === false ? null : await control.announce();
   const api: TestEdge['api'] = async (path, init = {}) => {
     const response = await fetch(path.startsWith('http') ? path : `${edge.url}${path}`, init);
     const text = await response.text();
@@ -83,6 +94,7 @@ export async function testEdge(redisUrl: string, overrides: Partial<EdgeConfig> 
     },
     finaliser: () => startFinaliser(config, log, options),
     async [Symbol.asyncDispose]() {
+      clearInterval(presence ?? undefined);
       await edge[Symbol.asyncDispose]();
       await control.close();
       rmSync(directory, { recursive: true, force: true });
@@ -106,6 +118,14 @@ function controlOf(config: EdgeConfig) {
       if (attempt === null) throw new Error('the recording is not to be run');
       await store.change(id, { from: ['starting'], to: 'recording', attempt, engine: 'tab', startedAt: Date.now() });
       return attempt;
+    },
+    /** What a worker's heartbeat says. @returns the beat, to be cleared */
+    async announce(): Promise<NodeJS.Timeout> {
+      const presence = createPresence(redis, config.queuePrefix);
+      const beat = () => presence.beat(networkIdentity(), 'the test').catch(() => undefined);
+      // some tests have no Redis yet
+      await Promise.race([beat(), sleep(300)]);
+      return setInterval(() => void beat(), PRESENCE_BEAT_MS);
     },
     async finish(id: string): Promise<void> {
       await store.change(id, { from: ['starting', 'recording', 'paused'], to: 'finishing' });

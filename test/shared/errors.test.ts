@@ -29,12 +29,12 @@ describe('an error', () => {
 describe('the kinds of errors', () => {
   const kinds = Object.entries(errorKinds) as [ErrorCode, TabreelError['kind']][];
 
-  test('an HTTP status blames who is to blame: 4xx the caller, 5xx us', () => {
+  test('an HTTP status blames who is to blame: 4xx the caller, 5xx us, and 421 whoever runs the service', () => {
     for (const [code, { blame, status, title }] of kinds) {
       expect(title, code).toMatch(/^[A-Z].*[^.]$/);
       if (status === undefined) continue;
       expect(status, code).toBeGreaterThanOrEqual(400);
-      expect(blame, code).toBe(status < 500 ? 'caller' : 'service');
+      expect(blame, code).toBe(status < 500 && status !== 421 ? 'caller' : 'service');
     }
   });
 
