@@ -126,7 +126,7 @@ export function runProcess(
     output: () => chunks.join(''),
     async [Symbol.asyncDispose]() {
       signal('SIGTERM');
-      await Promise.race([ended, sleep(2000, undefined, { ref: false })]);
+      await Promise.race([ended, sleep(5000, undefined, { ref: false })]);
       signal('SIGKILL');
       await ended;
       process.off('exit', onExit);
