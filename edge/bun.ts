@@ -18,12 +18,12 @@ await runUntilSignal(process, async (environment, log) => {
   const config = readServerlessConfig(environment);
   const { app, close } = createServerless(config, log).open({
     metrics: createMetrics(null),
-    factsOf: (c) => factsOf(c.req.raw, c.env as unknown as BunServer),
+    factsOf: (c) => c.env as RequestFacts,
   });
   const server = Bun.serve({
     hostname: config.host.replace(/^\[|\]$/g, ''),
     port: config.port,
-    fetch: (request, own) => app.fetch(request, own),
+    fetch: (request, own) => app.fetch(withHost(request), factsOf(request, own)),
   });
   log.info('edge listens', { url: server.url.origin });
   return {
@@ -35,9 +35,16 @@ await runUntilSignal(process, async (environment, log) => {
   };
 });
 
-const factsOf = (request: Request, server: BunServer): RequestFacts => ({
-  peer: { address: server.requestIP(request)?.address ?? null, encrypted: server.url.protocol === 'https:' },
-  headers: [...request.headers],
-  target: null,
-  platform: null,
-});
+function factsOf(request: Request, server: BunServer): RequestFacts {
+  return {
+    peer: { address: server.requestIP(request)?.address ?? null, encrypted: server.url.protocol === 'https:' },
+    headers: [...request.headers],
+    target: null,
+    platform: null,
+  };
+}
+
+/** A request without Host (HTTP/1.0, as health checks send it) comes with its bare target for a URL, which no router reads. */
+function withHost(request: Request): Request {
+  return request.url.startsWith('/') ? new Request(`http://localhost${request.url}`, request) : request;
+}

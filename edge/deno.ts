@@ -17,7 +17,7 @@ await runUntilSignal(process, async (environment, log) => {
   const config = readServerlessConfig(environment);
   const { app, close } = createServerless(config, log).open({
     metrics: createMetrics(null),
-    factsOf: (c) => factsOf(c.req.raw, c.env as unknown as DenoInfo),
+    factsOf: (c) => c.env as RequestFacts,
   });
   const server = Deno.serve(
     {
@@ -25,7 +25,7 @@ await runUntilSignal(process, async (environment, log) => {
       port: config.port,
       onListen: ({ hostname, port }) => log.info('edge listens', { url: `http://${hostname.includes(':') ? `[${hostname}]` : hostname}:${port}` }),
     },
-    (request, info) => app.fetch(request, info),
+    (request, info) => app.fetch(request, factsOf(request, info)),
   );
   return {
     async [Symbol.asyncDispose]() {
@@ -37,9 +37,11 @@ await runUntilSignal(process, async (environment, log) => {
 });
 
 /** Without a certificate given to Deno.serve it speaks plain http. */
-const factsOf = (request: Request, { remoteAddr }: DenoInfo): RequestFacts => ({
-  peer: { address: remoteAddr.hostname, encrypted: false },
-  headers: [...request.headers],
-  target: null,
-  platform: null,
-});
+function factsOf(request: Request, { remoteAddr }: DenoInfo): RequestFacts {
+  return {
+    peer: { address: remoteAddr.hostname, encrypted: false },
+    headers: [...request.headers],
+    target: null,
+    platform: null,
+  };
+}
