@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { guard } from './guard.ts';
 
 export type Namespace = {
   /** On the cable. */
@@ -37,11 +38,14 @@ export async function createNamespaces(): Promise<Namespaces> {
     // the cable goes with its ends
     for (const { name } of ends) spawnSync('ip', ['netns', 'del', name]);
   };
-  process.once('exit', remove);
+  const done = guard(
+    'for name; do ip netns pids "$name" | xargs -r kill -KILL; ip netns del "$name"; done',
+    ...ends.map(({ name }) => name),
+  );
   const dispose = async () => {
     for (const until = Date.now() + 2000; pids().length > 0 && Date.now() < until; ) await sleep(50);
     remove();
-    process.off('exit', remove);
+    done();
   };
   try {
     for (const { name } of ends) ip('netns', 'add', name);

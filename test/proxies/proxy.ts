@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Leaf } from '../helpers/certificates.ts';
+import { guard } from '../helpers/guard.ts';
 
 /**
  * What a caller can come in by. Each is a listener of its own, with TLS, on 127.0.0.1; `ipv6` is on [::1].
@@ -118,9 +119,7 @@ export function runProcess(
       // it is gone
     }
   };
-  // a test run that is cut short must not leave it behind
-  const onExit = () => signal('SIGKILL');
-  process.once('exit', onExit);
+  const done = guard('kill -KILL -- "-$1"', String(child.pid));
   return {
     child,
     output: () => chunks.join(''),
@@ -129,7 +128,7 @@ export function runProcess(
       await Promise.race([ended, sleep(5000, undefined, { ref: false })]);
       signal('SIGKILL');
       await ended;
-      process.off('exit', onExit);
+      done();
     },
   };
 }
