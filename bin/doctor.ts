@@ -15,6 +15,8 @@ export type DoctorArguments = {
   url: string;
   /** Whether a recording is sent through it. */
   record: boolean;
+  /** A page to record instead of the edge's own. */
+  page: string | null;
   /** Whether that recording stays. */
   keep: boolean;
   json: boolean;
@@ -128,7 +130,7 @@ export async function examine(args: Omit<DoctorArguments, 'json'>, options: Exam
     return report(verdict, null);
   }
   const patience = { ...defaultPatience, ...options.patience };
-  const trial = await tryRecording({ base, access, server, keep: args.keep, patience, tryLink, say: options.say });
+  const trial = await tryRecording({ base, access, page: args.page, server, keep: args.keep, patience, tryLink, say: options.say });
   return report(verdict, trial);
 
   /** By the address that was asked for, and where the media goes elsewhere, by that too. */

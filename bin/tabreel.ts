@@ -2,15 +2,12 @@
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { ConfigError } from '../shared/config.ts';
 import { TabreelError } from '../shared/errors.ts';
-import { doctorCommand } from './doctor.ts';
-import { recordCommand } from './record.ts';
-import { serveCommand } from './serve.ts';
 
 const usage = `tabreel record URL [--duration S] [--out FILE.mp4] [--size WxH] [--fps N] [--json]
     records the page to an MP4, for S seconds or until Ctrl-C
 tabreel serve
     runs the service on this machine, until Ctrl-C; settings come from the environment (docs/configuration.md)
-tabreel doctor URL [--record [--keep]] [--ca FILE] [--json]
+tabreel doctor URL [--record [--page URL] [--keep]] [--ca FILE] [--json]
     tries every link of the way to a deployment and says what to mend; with --record it sends a real recording through it
 `;
 
@@ -27,6 +24,7 @@ try {
 // connections that are still being closed are of no use to anybody
 process.exit();
 
+/** Each command brings what it needs: a browser's driver takes a while to load. */
 async function run(args: string[]): Promise<number> {
   const [command, ...rest] = args;
   if (command === undefined || command === 'help' || args.includes('--help') || args.includes('-h')) {
@@ -35,10 +33,19 @@ async function run(args: string[]): Promise<number> {
   }
   if (command === 'serve') {
     if (rest.length > 0) throw new UsageError('serve takes no arguments: its settings come from the environment');
+    const { serveCommand } = await import('./serve.ts');
     return serveCommand(process);
   }
-  if (command === 'record') return recordCommand(recordArguments(rest), process);
-  if (command === 'doctor') return doctorCommand(doctorArguments(rest), process);
+  if (command === 'record') {
+    const parsed = recordArguments(rest);
+    const { recordCommand } = await import('./record.ts');
+    return recordCommand(parsed, process);
+  }
+  if (command === 'doctor') {
+    const parsed = doctorArguments(rest);
+    const { doctorCommand } = await import('./doctor.ts');
+    return doctorCommand(parsed, process);
+  }
   throw new UsageError(`there is no command ${JSON.stringify(command)}\n${usage}`);
 }
 
@@ -56,12 +63,13 @@ function doctorArguments(args: string[]) {
     record: { type: 'boolean', default: false },
     keep: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
+    page: { type: 'string' },
     ca: { type: 'string' },
   });
   const [url] = positionals;
   if (url === undefined || positionals.length > 1) throw new UsageError(`doctor takes one URL\n${usage}`);
-  if (values.keep && !values.record) throw new UsageError('--keep is for --record');
-  return { url, record: values.record, keep: values.keep, json: values.json, ca: values.ca ?? null };
+  if (!values.record && (values.keep || values.page !== undefined)) throw new UsageError('--keep and --page are for --record');
+  return { url, record: values.record, page: values.page ?? null, keep: values.keep, json: values.json, ca: values.ca ?? null };
 }
 
 function recordArguments(args: string[]) {

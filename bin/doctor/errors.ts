@@ -1,5 +1,7 @@
 /** From a recording's error code to the link that broke, and to what can be done. */
 import { errorKinds } from '../../shared/errors.ts';
+import { mediaRemedies } from '../../worker/sink/media-socket-causes.ts';
+import { PROXIES_DOC } from './advice.ts';
 
 /** The links of a trial recording, in their order. */
 export const trialLinks = ['queued', 'page', 'media', 'stop', 'finish'] as const;
@@ -13,6 +15,8 @@ export function linkOfError(code: string, stored: boolean, at: TrialLink): Trial
   return at;
 }
 
+const elsewhere = 'Whether the rest holds shows a trial with a page that the worker reaches: --page URL';
+
 /** The first that fits; a code that is not here has its title to say. */
 const advice: readonly (readonly [RegExp, readonly string[]])[] = [
   [
@@ -21,19 +25,13 @@ const advice: readonly (readonly [RegExp, readonly string[]])[] = [
   ],
   [
     /^target_(unreachable|timeout)$/,
-    ['The worker can not reach the external origin from where it is (hairpin NAT, egress rules, network policy): open the way, since media takes it too, or set MEDIA_URL.'],
+    ['The worker can not reach the external origin from where it is (hairpin NAT, egress rules, network policy): open the way, since media takes it too, or set MEDIA_URL.', elsewhere],
   ],
-  [/^target_tls$/, ["The browser refuses the certificate at the external origin: install the authority in the worker's system, and see the link `tls`."]],
+  [/^target_tls$/, ["The browser refuses the certificate at the external origin: install the authority in the worker's system, and see the link `tls`.", elsewhere]],
   [/^(target_http_status|target_not_a_page|start_timeout)$/, ["The worker gets something else than the edge's page at the external origin, a login say: let its address pass."]],
   [/^browser_not_found$/, ['The worker has no browser: apt install chromium, or set CHROMIUM_PATH.']],
   [/^browser_/, ["The browser does not start or stay: see the worker's log; CHROMIUM_SANDBOX needs user namespaces, and /dev/shm and memory have to be enough."]],
   [/^(capture_|no_frames|encoder_|page_crashed)/, ['The browser can not capture: see the worker\'s log, and docs/capture.md on CAPTURE_ENGINE.']],
-  [/^media_dns/, ['The media URL does not resolve where the worker runs: mend its resolver, or set MEDIA_URL to a name that it knows.']],
-  [/^media_.*refused$(?<!^media_refused)/, ['Nothing listens at the media URL, as the worker sees it: is the port right? MEDIA_URL can name another way in.']],
-  [/^media_(unreachable|.*timeout)/, ['Packets between the worker and the media URL get lost: look at egress rules, network policies and hairpin NAT, or set MEDIA_URL.']],
-  [/^media_tls/, ['The worker does not believe the certificate at the media URL: MEDIA_CA names an authority of your own; see the link `tls` for the rest.']],
-  [/^media_upgrade/, ['A proxy on the worker\'s way cuts WebSocket upgrades: it has to pass Upgrade and Connection on; see the link `upgrade`.']],
-  [/^media_http/, ["What answers at the media URL refuses the worker: a login before the edge, or a path that goes elsewhere. The edge's log tells of refusals of its own."]],
   [/^media_refused/, ['The ingest itself refuses the worker: has every edge the same TOKEN_SECRET, and do edges and workers use the same Redis?']],
   [/^media_backlog/, ['The way from the worker to the edge is too slow for the media.']],
   [/^storage_full/, ['Make room where STORAGE_URL points.']],
@@ -47,6 +45,7 @@ const advice: readonly (readonly [RegExp, readonly string[]])[] = [
 ];
 
 export function errorAdvice(code: string): string[] {
+  if (code in mediaRemedies) return [`${mediaRemedies[code as keyof typeof mediaRemedies]}. See ${PROXIES_DOC}.`];
   const found = advice.find(([pattern]) => pattern.test(code))?.[1];
   if (found !== undefined) return [...found];
   const title = code in errorKinds ? errorKinds[code as keyof typeof errorKinds].title : 'This error is not known here';

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { isEnd, type Recording, type RecordingState } from '../../shared/recording.ts';
 import { parseEvents } from '../events.ts';
 import { ask, openFollowing, type Access } from './http.ts';
+import { because } from './link.ts';
 
 /** Milliseconds. */
 const POLL_MS = 1000;
@@ -21,6 +22,8 @@ export type Followed = {
   interruptions: number;
   /** Whether a change came seconds later by the events than it stood in the record. */
   heldBack: boolean;
+  /** Why the last stream of events could not be had; null where one could. */
+  eventsFailure: string | null;
 };
 
 export type Follower = AsyncDisposable & {
@@ -37,8 +40,9 @@ export type FollowOptions = {
   access: Access;
   onState(state: RecordingState): void;
   onStats(stats: Record<string, unknown>): void;
-  /** A line for those who watch: a warning, or what the recorder does. */
-  onLog(level: string, message: string): void;
+  onWarning(message: string): void;
+  /** A line for those who watch. */
+  onLog(message: string): void;
 };
 
 /** Begins at once. Errors of the network are got over: what came is told by `now`. */
@@ -46,7 +50,7 @@ export function follow(options: FollowOptions): Follower {
   const { self } = options;
   const stop = new AbortController();
   const access: Access = { ...options.access, signal: AbortSignal.any([options.access.signal, stop.signal]) };
-  const now: Followed = { recording: null, state: 'queued', bytes: 0, events: 0, interruptions: 0, heldBack: false };
+  const now: Followed = { recording: null, state: 'queued', bytes: 0, events: 0, interruptions: 0, heldBack: false, eventsFailure: null };
   const order: readonly RecordingState[] = ['queued', 'starting', 'recording', 'paused', 'finishing', 'completed', 'failed', 'canceled'];
   let heardState: RecordingState = 'queued';
   let behindSince: number | null = null;
@@ -62,6 +66,14 @@ export function follow(options: FollowOptions): Follower {
     options.onState(state);
   };
 
+  const warned = new Set<string>();
+  /** Told once, by whichever way it comes first. */
+  const warn = (message: string) => {
+    if (warned.has(message)) return;
+    warned.add(message);
+    options.onWarning(message);
+  };
+
   const poll = async () => {
     while (!access.signal.aborted) {
       try {
@@ -71,6 +83,7 @@ export function follow(options: FollowOptions): Follower {
           now.recording = recording;
           now.bytes = Math.max(now.bytes, recording.stats.bytes);
           become(recording.state);
+          recording.warnings.forEach(warn);
           behindSince = recording.state === heardState ? null : (behindSince ?? Date.now());
           if (behindSince !== null && Date.now() - behindSince > HELD_BACK_MS) now.heldBack = true;
           changed();
@@ -90,6 +103,7 @@ export function follow(options: FollowOptions): Follower {
           headers: { accept: 'text/event-stream', ...(last === null ? {} : { 'last-event-id': last }) },
         });
         if (response.statusCode === 204) return;
+        now.eventsFailure = response.statusCode === 200 ? null : `HTTP ${response.statusCode ?? 0}`;
         if (response.statusCode === 200) {
           for await (const { id, type, data } of parseEvents(response.setEncoding('utf8') as AsyncIterable<string>)) {
             last = id ?? last;
@@ -100,13 +114,14 @@ export function follow(options: FollowOptions): Follower {
             } else if (type === 'stats') {
               now.bytes = Math.max(now.bytes, Number(data['bytes'] ?? 0));
               options.onStats(data);
-            } else if (type === 'log') options.onLog(String(data['level'] ?? 'info'), String(data['message'] ?? ''));
+            } else if (type === 'log') (data['level'] === 'warn' ? warn : options.onLog)(String(data['message'] ?? ''));
             changed();
           }
         }
         response.destroy();
-      } catch {
+      } catch (error) {
         // dialled again behind the last event
+        now.eventsFailure = because(error);
       }
       if (isEnd(heardState)) return;
       if (!access.signal.aborted) now.interruptions += 1;

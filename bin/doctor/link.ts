@@ -81,9 +81,6 @@ const words: Readonly<Record<string, string>> = {
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'its authority is not known here, or a certificate between is not sent',
   UNABLE_TO_GET_ISSUER_CERT: 'its authority is not known here, or a certificate between is not sent',
   ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another name',
-  ERR_SSL_WRONG_VERSION_NUMBER: 'what answers there does not speak TLS',
-  ERR_SSL_PACKET_LENGTH_TOO_LONG: 'what answers there does not speak TLS',
-  EPROTO: 'what answers there does not speak TLS',
   HPE_INVALID_CONSTANT: 'what answers there does not speak HTTP',
 };
 
@@ -95,10 +92,13 @@ export function codeOf(error: unknown): string {
   return typeof code === 'string' ? code : '';
 }
 
+/** OpenSSL's words for a first record that isn't one. */
+export const speaksNoTls = (error: unknown): boolean => error instanceof Error && /wrong version number|packet length too long/.test(error.message);
+
 /** Why something on the network failed, in words. */
 export function because(error: unknown): string {
   const code = codeOf(error);
-  const known = words[code];
+  const known = speaksNoTls(error) ? 'what answers there does not speak TLS' : words[code];
   if (known !== undefined) return `${known} (${code})`;
   const message = error instanceof Error ? error.message : String(error);
   return message === '' ? code || 'it failed without a reason' : message;

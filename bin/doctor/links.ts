@@ -2,12 +2,12 @@
 import { X509Certificate } from 'node:crypto';
 import { lookup } from 'node:dns/promises';
 import { connect as connectTcp, isIP } from 'node:net';
-import { checkServerIdentity, connect as connectTls, type TLSSocket } from 'node:tls';
+import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { certificateAdvice, proxyAdvice } from './advice.ts';
 import { ask, problemCode, serverOf, type Access, type Answer } from './http.ts';
-import { because, codeOf, fail, ok, warn, type Finding } from './link.ts';
+import { because, codeOf, fail, ok, speaksNoTls, warn, type Finding } from './link.ts';
 
-/** A certificate that ends sooner is worth a word. */
+/** A certificate that ends sooner is worth a word, unless it was made for days: then its last quarter is. */
 const EXPIRY_WARNING_DAYS = 14;
 /** More addresses of one name are not tried. */
 const MAX_ADDRESSES = 8;
@@ -68,7 +68,7 @@ export async function tlsLink(url: URL, access: Access, ownAuthority: boolean): 
     socket = await connectSecurely(host, portOf(url), access);
   } catch (error) {
     access.signal.throwIfAborted();
-    const advice = /SSL|EPROTO/.test(codeOf(error))
+    const advice = speaksNoTls(error)
       ? [`Is port ${portOf(url)} one for plain http? Then TLS ends elsewhere, or the scheme should be http.`]
       : ['A listener for TLS without a certificate for this name, or a load balancer without a target, ends connections like this.'];
     return { finding: fail(`${host}: ${because(error)}`, advice), trusted: false };
@@ -86,7 +86,7 @@ export async function tlsLink(url: URL, access: Access, ownAuthority: boolean): 
     }
     const notes = ownAuthority ? ['Workers have to trust the authority of --ca too: MEDIA_CA'] : [];
     const days = daysLeft(certificate as X509Certificate);
-    if (days < EXPIRY_WARNING_DAYS) return { finding: warn(facts, [`The certificate ends in ${Math.floor(days)} days: look at its renewal.`], notes), trusted: true };
+    if (days < Math.min(EXPIRY_WARNING_DAYS, daysLong(certificate as X509Certificate) / 4)) return { finding: warn(facts, [`The certificate ends in ${Math.floor(days)} days: look at its renewal.`], notes), trusted: true };
     return { finding: ok(facts, notes), trusted: true };
   } finally {
     socket.destroy();
@@ -98,17 +98,19 @@ function refusalsOf(socket: TLSSocket, host: string, certificate: X509Certificat
   const refusals = new Set<string>();
   if (!socket.authorized) refusals.add(String((socket.authorizationError as unknown) ?? 'not trusted'));
   if (daysLeft(certificate) < 0) refusals.add('CERT_HAS_EXPIRED');
-  if (checkServerIdentity(host, socket.getPeerCertificate()) !== undefined) refusals.add('ERR_TLS_CERT_ALTNAME_INVALID');
+  if ((isIP(host) === 0 ? certificate.checkHost(host) : certificate.checkIP(host)) === undefined) refusals.add('ERR_TLS_CERT_ALTNAME_INVALID');
   return [...refusals];
 }
 
 const daysLeft = (certificate: X509Certificate): number => (certificate.validToDate.getTime() - Date.now()) / DAY_MS;
 
+const daysLong = ({ validFromDate, validToDate }: X509Certificate): number => (validToDate.getTime() - validFromDate.getTime()) / DAY_MS;
+
 function describeCertificate(certificate: X509Certificate): string {
   const names = (certificate.subjectAltName ?? certificate.subject ?? '').replaceAll(/DNS:|IP Address:/g, '');
   const issuer = (/^CN=(.*)$/m.exec(certificate.issuer)?.[1] ?? certificate.issuer.replaceAll('\n', ', ')).trim();
   const days = Math.floor(daysLeft(certificate));
-  return `${names} by ${issuer}, until ${certificate.validToDate.toISOString().slice(0, 10)} (${days < 0 ? 'over' : `${days} days`})`;
+  return `${names} by ${issuer}, until ${certificate.validToDate.toISOString().slice(0, 10)} (${days < 0 ? 'over' : `${days} ${days === 1 ? 'day' : 'days'}`})`;
 }
 
 /** @returns the server's own words for itself, where an edge answered; else `edge` is false */

@@ -1,5 +1,6 @@
 /** What origin the edge sees, whether it is the one that was asked for, and which header is at fault where it isn't. */
 import { z } from 'zod';
+import { isLoopbackHost } from '../../shared/address.ts';
 import { proxyAdvice, type Topic } from './advice.ts';
 import { ask, problemCode, serverOf, type Access, type Answer } from './http.ts';
 import { fail, ok, warn, type Finding } from './link.ts';
@@ -19,7 +20,20 @@ const verdictSchema = z.object({
 });
 export type Verdict = z.infer<typeof verdictSchema>;
 
-const linesOf = (steps: unknown): string[] => (Array.isArray(steps) ? steps : []).map((step) => (typeof step === 'string' ? step : JSON.stringify(step)));
+const stepSchema = z.object({ what: z.string(), value: z.string().nullable(), use: z.string(), why: z.string() });
+
+/** `used X-Forwarded-Proto: https, a trusted proxy says https`. */
+const linesOf = (steps: unknown): string[] =>
+  (Array.isArray(steps) ? steps : []).map((step: unknown) => {
+    const parsed = stepSchema.safeParse(step);
+    if (!parsed.success) return `· ${typeof step === 'string' ? step : JSON.stringify(step)}`;
+    const { what, value, use, why } = parsed.data;
+    return `· ${use} ${what}${value === null ? '' : `: ${value}`} (${why})`;
+  });
+
+/** The edge reads nothing that its peer's headers say. */
+const mistrusts = (steps: unknown): boolean =>
+  Array.isArray(steps) && steps.some((step: unknown) => stepSchema.safeParse(step).data?.what === 'peer' && stepSchema.safeParse(step).data?.use === 'ignored');
 
 /** @returns the verdict, null where the edge gave none */
 export async function originLink(base: string, access: Access): Promise<{ finding: Finding; verdict: Verdict | null; server: string | null }> {
@@ -38,7 +52,7 @@ const urlOf = ({ scheme, host, port, prefix }: Verdict): string => `${scheme}://
 function judge(base: string, verdict: Verdict, server: string | null): Finding {
   const asked = new URL(base);
   const seen = urlOf(verdict);
-  const notes = [...whence(verdict), ...linesOf(verdict.steps).map((step) => `· ${step}`)];
+  const notes = [...whence(verdict), ...linesOf(verdict.steps)];
   const wrong: { topic: Topic; words: string }[] = [];
   const differs = (topic: Topic, name: string, is: string, should: string) => {
     if (is !== should) wrong.push({ topic, words: `${name}: the edge sees ${is === '' ? 'none' : is}, asked was ${should === '' ? 'none' : should}` });
@@ -52,7 +66,7 @@ function judge(base: string, verdict: Verdict, server: string | null): Finding {
     const advice = wrong.flatMap(({ topic, words }) => [words, ...mend(topic, base, verdict, server)]);
     return fail(`the edge believes it is ${seen}, and was asked as ${base}`, advice, notes);
   }
-  if (asked.protocol === 'http:' && !isLoopback(asked.hostname)) {
+  if (asked.protocol === 'http:' && !isLoopbackHost(asked.hostname)) {
     return warn(`the edge sees ${seen}: pages, media and credentials cross the network in the clear`, ['Let a proxy end TLS before it, and ask for https.'], notes);
   }
   return ok(`the edge sees ${seen}${verdict.websocket ? `, media goes to ${verdict.websocket}` : ''}`, notes);
@@ -81,7 +95,7 @@ function mend(topic: Topic, base: string, { source, peer, trusted }: Pick<Verdic
   if (trusted === false) {
     return [`The edge does not believe the headers of ${peer ?? 'its peer'}, which is not in TRUSTED_PROXIES: add the proxy's address or CIDR there.`];
   }
-  return [wanted[topic](url), ...proxyAdvice(topic, server, url.pathname.replace(/\/+$/, '') || '/prefix'), `  or set PUBLIC_URL=${base} on the edge`];
+  return [wanted[topic](url), ...proxyAdvice(topic, server, prefixOf(base)), `  or set PUBLIC_URL=${base} on the edge`];
 }
 
 function refusal(base: string, answer: Answer): Finding {
@@ -90,25 +104,23 @@ function refusal(base: string, answer: Answer): Finding {
   if (code === null) return fail(`GET /v1/origin: ${answer.status}, which is no answer of an edge`, ['The proxy sends this path elsewhere: let /v1 go to the edge.']);
   if (code === 'not_found') return warn('the edge has no /v1/origin', ['It is an older version: bring it up to date, or try --record.']);
   const detail = String(answer.json?.['detail'] ?? '');
-  const notes = linesOf(answer.json?.['steps']).map((step) => `· ${step}`);
-  const told = { source: '', peer: stringOf(answer.json?.['peer']), trusted: booleanOf(answer.json?.['trusted']) };
-  return fail(`refused, ${answer.status} ${code}: ${detail}`, topicsOf(`${code} ${detail}`).flatMap((topic) => mend(topic, base, told, server)), notes);
+  const steps = answer.json?.['steps'];
+  const remedy = answer.json?.['remedy'];
+  const advice = typeof remedy === 'string' ? [remedy] : [];
+  if (code === 'origin_insecure' && base.startsWith('http:')) advice.unshift(`Ask for ${base.replace(/^http/, 'https')}, if TLS ends before the edge.`);
+  else if (!mistrusts(steps)) {
+    const topic = topics.find(([pattern]) => pattern.test(code))?.[1];
+    if (topic !== undefined) advice.push(...proxyAdvice(topic, server, prefixOf(base)));
+  }
+  return fail(`refused, ${answer.status} ${code}: ${detail}`, advice, linesOf(steps));
 }
 
-const stringOf = (value: unknown): string | null => (typeof value === 'string' ? value : null);
-const booleanOf = (value: unknown): boolean | null => (typeof value === 'boolean' ? value : null);
+/** Which setting of a proxy a refusal is about. */
+const topics: readonly (readonly [RegExp, Topic])[] = [
+  [/^origin_(insecure|proto)/, 'proto'],
+  [/^origin_host_(missing|invalid)/, 'host'],
+  [/^origin_port/, 'port'],
+  [/^origin_prefix/, 'prefix'],
+];
 
-/** Which setting of a proxy a refusal is about: its words name headers. */
-function topicsOf(text: string): Topic[] {
-  const topics: [Topic, RegExp][] = [
-    ['proto', /proto|scheme|insecure|plain http|ws:\/\//i],
-    ['host', /x-forwarded-host|\bhost\b(?! header is)/i],
-    ['port', /x-forwarded-port/i],
-    ['prefix', /prefix/i],
-  ];
-  const first = topics.find(([, pattern]) => pattern.test(text));
-  return first === undefined ? [] : [first[0]];
-}
-
-export const isLoopback = (hostname: string): boolean =>
-  hostname === 'localhost' || hostname.endsWith('.localhost') || hostname === '[::1]' || /^127(\.\d{1,3}){3}$/.test(hostname);
+const prefixOf = (base: string): string => new URL(base).pathname.replace(/\/+$/, '') || '/prefix';

@@ -34,6 +34,8 @@ export type TrialOptions = {
   /** The deployment, without a slash at its end. */
   base: string;
   access: Access;
+  /** What is recorded; null for the edge's own page. */
+  page: string | null;
   /** What the proxy before it says it is. */
   server: string | null;
   /** Whether the recording stays. */
@@ -49,12 +51,14 @@ export type Trial = { id: string | null; error: RecordingError | null };
 /** Runs link after link until one breaks. An abort deletes the recording and is thrown. */
 export async function tryRecording(options: TrialOptions): Promise<Trial> {
   const { base, access, tryLink } = options;
-  const page = await tryLink('test page', () => testPageLink(base, access));
-  if (page.mark === 'fail') return { id: null, error: null };
+  if (options.page === null) {
+    const own = await tryLink('test page', () => testPageLink(base, access));
+    if (own.mark === 'fail') return { id: null, error: null };
+  }
 
   let created: Recording | null = null;
   await tryLink('request', async () => {
-    const { finding, recording } = await request(base, access);
+    const { finding, recording } = await request(options);
     created = recording;
     return finding;
   });
@@ -79,15 +83,15 @@ async function testPageLink(base: string, access: Access): Promise<Finding> {
   ]);
 }
 
-async function request(base: string, access: Access): Promise<{ finding: Finding; recording: Recording | null }> {
+async function request({ base, access, page }: TrialOptions): Promise<{ finding: Finding; recording: Recording | null }> {
   const answer = await ask(`${base}/v1/recordings`, access, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify({
-      url: `${base}${DOCTOR_PAGE_PATH}`,
+      url: page ?? `${base}${DOCTOR_PAGE_PATH}`,
       ...SIZE,
       maxDuration: MAX_DURATION,
-      start: { when: 'selector', selector: DOCTOR_PAGE_ELEMENT, timeout: 15 },
+      ...(page === null ? { start: { when: 'selector', selector: DOCTOR_PAGE_ELEMENT, timeout: 15 } } : {}),
       metadata: { madeBy: 'tabreel doctor' },
     }),
   });
@@ -101,7 +105,7 @@ async function request(base: string, access: Access): Promise<{ finding: Finding
 function refusal(answer: Answer): Finding {
   const code = problemCode(answer);
   if (code === null) return fail(`POST /v1/recordings: ${answer.status}, which is no answer of an edge`, ['Something before the edge refuses or swallows POST: look at its rules.']);
-  return fail(`POST /v1/recordings: ${answer.status} ${code}: ${String(answer.json?.['detail'] ?? '')}`, errorAdvice(code));
+  return fail(`POST /v1/recordings: ${answer.status} ${code}: ${String(answer.json?.['detail'] ?? '')}`, typeof answer.json?.['remedy'] === 'string' ? [answer.json['remedy']] : errorAdvice(code));
 }
 
 /** @returns the recording's own error, where it has one */
@@ -115,9 +119,10 @@ async function run(options: TrialOptions, self: string, { id, links }: Recording
     access,
     onState: (state) => say(`${id} is ${state}`),
     onStats: ({ bytes }) => Number(bytes ?? 0) > 0 && say(`${(Number(bytes) / 1e6).toFixed(2)} MB stored`),
-    onLog(level, message) {
-      if (level === 'warn') heard = message;
-      say(level === 'warn' ? `Warning: ${message}` : message);
+    onLog: say,
+    onWarning(message) {
+      heard = message;
+      say(`Warning: ${message}`);
     },
   });
   const { now } = follower;
@@ -208,7 +213,7 @@ async function noWorker({ access, base }: TrialOptions, self: string): Promise<F
   ]);
 }
 
-async function fetchFile({ base, access }: TrialOptions, recording: Recording): Promise<Finding> {
+async function fetchFile({ base, access, page }: TrialOptions, recording: Recording): Promise<Finding> {
   const url = new URL(recording.links.file);
   const place = `${url.origin}${url.pathname}`;
   const response = await openFollowing(url, access);
@@ -216,7 +221,7 @@ async function fetchFile({ base, access }: TrialOptions, recording: Recording): 
     response.destroy();
     return fail(`${place}: ${response.statusCode ?? 0}`, ['The link is made of the origin that the edge sees: see the link `origin`.']);
   }
-  const finding = await examineFile(await readBody(response, access, MAX_FILE_BYTES, FETCH_MS), recording);
+  const finding = await examineFile(await readBody(response, access, MAX_FILE_BYTES, FETCH_MS), recording, page === null);
   if (finding.mark === 'ok' && url.origin !== new URL(base).origin) {
     return warn(finding.detail, [`Its link leads to ${url.origin}, not to where was asked: see the link \`origin\`.`]);
   }
@@ -224,7 +229,10 @@ async function fetchFile({ base, access }: TrialOptions, recording: Recording): 
 }
 
 function eventsFinding({ server }: TrialOptions, { now }: Follower): Finding {
-  const { events, interruptions, heldBack } = now;
+  const { events, interruptions, heldBack, eventsFailure } = now;
+  if (events === 0 && eventsFailure !== null) {
+    return warn(`no event came: ${eventsFailure}`, ['Where MEDIA_URL is set they come from there, as live streams and files do; else a proxy refuses them.']);
+  }
   if (heldBack || events === 0) {
     return warn(events === 0 ? 'no event came' : 'events came seconds late', ['A proxy holds answers back until they are whole. Events and live viewers need them as they come:', ...proxyAdvice('buffering', server)]);
   }

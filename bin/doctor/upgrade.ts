@@ -39,6 +39,8 @@ function verdictOn(shown: string, answer: Answer): Finding {
   const server = serverOf(answer);
   if (code !== null && ingestCodes.has(code)) return ok(`${shown}: the ingest itself answers (${status} ${code}, as it should without a credential)`);
   if (code === 'redis_unavailable') return warn(`${shown}: the edge answers, but ${String(answer.json?.['detail'] ?? code)}`, ['See the link `ready`.']);
+  if (code === 'not_found') return fail(`${shown}: the edge has no such path: a proxy changes it for upgrades`, ['Let upgrades go the same way as requests, the prefix taken off.', ...proxyAdvice('prefix', server)]);
+  if (code === 'unsupported_here') return fail(`${shown}: this deployment takes no media`, ['Set MEDIA_URL to the one that does.']);
   if (code !== null) {
     return fail(`${shown}: the edge got a plain request, its Upgrade header was lost on the way (${status} ${code})`, [
       'A proxy has to pass the headers Upgrade and Connection on, over HTTP/1.1:',
