@@ -55,8 +55,9 @@ export async function reachableMediaBase(origin: OriginVerdict, policy: OriginPo
         'Come in by the address of the ingress instead (not by a port-forward or a tunnel to localhost). ' +
         'If a worker of this machine is just starting, try again in a few seconds',
       remedy:
-        'Callers should use the address of the ingress. Where they can not, set PUBLIC_URL to the address that workers reach this ' +
-        'service at, or MEDIA_URL to that of the deployment that takes media. On one machine, start a worker with the same REDIS_URL and QUEUE_PREFIX.',
+        'Callers should use the address of the ingress. If they do, a proxy there writes its own name for this service into Host: let it ' +
+        'pass on the one of the caller, and send X-Forwarded-Proto. Where they can not, set PUBLIC_URL to the address that workers ' +
+        'reach this service at, or MEDIA_URL to that of the deployment that takes media. On one machine, start a worker with the same REDIS_URL and QUEUE_PREFIX.',
     }),
   );
 }

@@ -20,6 +20,7 @@ ProxyAddHeaders Off`;
 const lines: Readonly<Record<Way, string>> = {
   single: headers,
   bare: '',
+  'bare-address': '',
   append: headers,
   pass: headers,
   replace: headers,
@@ -45,7 +46,7 @@ export const apache: Proxy = {
     prefix: `${prefixHeader}   # instead of the one above\n${pass(`${UPSTREAM}:8080`, `${PREFIX}/`)}`,
     inner: `# instead of the header lines above\n${innerPass}`,
   },
-  bareLacks: /X-Forwarded-Proto/,
+  bareSuffices: false,
   setup: (sites) => ({
     files: { 'httpd.conf': config(sites) },
     commands: [['apache2', '-d', sites.directory, '-f', 'httpd.conf', '-D', 'FOREGROUND']],

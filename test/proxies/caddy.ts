@@ -12,6 +12,7 @@ const pass = 'trusted_proxies 127.0.0.1/32';
 const lines: Readonly<Record<Way, string>> = {
   single: headers,
   bare: '',
+  'bare-address': '',
   append: headers,
   pass: headers,
   replace: headers,
@@ -41,7 +42,7 @@ export const caddy: Proxy = {
 }`,
     inner: `# in reverse_proxy: the address of the proxy before it\n${pass}`,
   },
-  bareLacks: null,
+  bareSuffices: true,
   setup: (sites) => ({
     files: { Caddyfile: config(sites) },
     commands: [['caddy', 'run', '--config', 'Caddyfile', '--adapter', 'caddyfile']],

@@ -18,6 +18,7 @@ const pass = 'option forwardfor';
 const lines: Readonly<Record<Way, string>> = {
   single: headers,
   bare: '',
+  'bare-address': '',
   append: headers,
   pass: headers,
   replace: headers,
@@ -45,7 +46,7 @@ export const haproxy: Proxy = {
     prefix: `# after the lines above\n${prefix}`,
     inner: `# instead of the lines above\n${pass}`,
   },
-  bareLacks: /X-Forwarded-Proto/,
+  bareSuffices: false,
   setup: (sites) => ({
     files: { 'haproxy.cfg': config(sites) },
     commands: [['haproxy', '-db', '-f', 'haproxy.cfg']],

@@ -55,7 +55,7 @@ describe.skipIf(!hasOpenssl)('behind a real proxy that ends TLS', () => {
     leaf = await authority.issue([NAME, ADDRESS]);
     redis = await startRedis();
     // the proxies' addresses; the callers come from another one
-    edge = await testEdge(redis.url, { trust: parseTrust(['127.0.0.1', '::1']) });
+    edge = await testEdge(redis.url, { trust: parseTrust(['127.0.0.1', '::1']) }, { workerPresent: false });
   });
   afterAll(async () => {
     await edge?.[Symbol.asyncDispose]();
@@ -158,10 +158,10 @@ describe.skipIf(!hasOpenssl)('behind a real proxy that ends TLS', () => {
         note(proxy.name, 'its headers named in Connection', status === 200 ? 'wss' : 'refused');
       });
 
-      it('its default configuration', () =>
-        proxy.bareLacks === null
-          ? isWss('default configuration', target('bare'))
-          : isRefused('default configuration', target('bare'), proxy.bareLacks));
+      for (const way of ['bare', 'bare-address'] as const) {
+        const row = way === 'bare' ? 'default configuration' : 'default configuration, the edge by its address';
+        it(row, () => (proxy.bareSuffices ? isWss(row, target(way)) : isRefused(row, target(way), /X-Forwarded-Proto/)));
+      }
     });
   }
 

@@ -37,6 +37,7 @@ proxy_set_header X-Forwarded-Proto "$http_x_forwarded_proto, $scheme";`;
 const lines: Readonly<Record<Way, string>> = {
   single: recommended,
   bare: '',
+  'bare-address': '',
   append: recommended,
   pass: recommended,
   replace: recommended,
@@ -58,7 +59,7 @@ export const nginx: Proxy = {
     prefix: `location ${PREFIX}/ {\n    ${prefixPass(UPSTREAM)}\n    ${prefixHeader}   # instead of the one above\n}`,
     inner: `# beside proxy_pass, instead of the lines on X-Forwarded-* above\n${pass}`,
   },
-  bareLacks: /X-Forwarded-Proto/,
+  bareSuffices: false,
   setup: (sites) => ({
     files: { 'nginx.conf': config(sites) },
     commands: [['nginx', '-p', sites.directory, '-c', 'nginx.conf', '-e', 'stderr']],
@@ -75,10 +76,10 @@ const server = (listen: string, body: string): string => `server {
 }`;
 
 function config(sites: Sites): string {
-  const { ports, inner } = sites;
+  const { ports, inner, edge } = sites;
   const isChain = (way: Way) => innerWays.some((each) => each === way);
   const outer = ways.map((way) => {
-    const upstream = isChain(way) ? `inner_${way}` : UPSTREAM;
+    const upstream = isChain(way) ? `inner_${way}` : way === 'bare-address' ? `127.0.0.1:${edge}` : UPSTREAM;
     const location = way === 'prefix' ? `${PREFIX}/` : '/';
     return server(
       `${way === 'ipv6' ? '[::1]' : '127.0.0.1'}:${ports[way]}`,

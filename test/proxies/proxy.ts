@@ -13,7 +13,7 @@ import { guard } from '../helpers/guard.ts';
  * What a caller can come in by. Each is a listener of its own, with TLS, on 127.0.0.1; `ipv6` is on [::1].
  *
  * - `single`: the recommended lines, nothing else
- * - `bare`: only what makes it a proxy at all
+ * - `bare`: only what makes it a proxy at all; `bare-address`: the same, the edge named by its address
  * - `append`, `pass`, `replace`: a second hop over plain http, which appends its own view to the X-Forwarded-* lists, leaves
  *   what the first said as it is, or puts its own view in its place
  * - `inner-port`, `port-80`: as `single`, with X-Forwarded-Port naming the listener, or 80
@@ -21,7 +21,7 @@ import { guard } from '../helpers/guard.ts';
  * - `wss`: X-Forwarded-Proto is `wss` on upgrades, as Traefik has it
  * - `rename`: the Host that the edge sees is the upstream's name; the caller's is in X-Forwarded-Host
  */
-export const ways = ['single', 'bare', 'append', 'pass', 'replace', 'inner-port', 'port-80', 'prefix', 'ipv6', 'wss', 'rename'] as const;
+export const ways = ['single', 'bare', 'bare-address', 'append', 'pass', 'replace', 'inner-port', 'port-80', 'prefix', 'ipv6', 'wss', 'rename'] as const;
 export type Way = (typeof ways)[number];
 export const innerWays = ['append', 'pass', 'replace'] as const satisfies readonly Way[];
 export type InnerWay = (typeof innerWays)[number];
@@ -57,8 +57,8 @@ export type Proxy = {
   binaries: Readonly<Record<string, string>>;
   /** What an operator adds, as docs/proxies.md shows it. */
   lines: { language: string; recommended: string; prefix: string; inner: string };
-  /** Headers that `bare` fails to send, as the refusal must name one of them; null where bare is good enough. */
-  bareLacks: RegExp | null;
+  /** Whether `bare` sends all that is needed. */
+  bareSuffices: boolean;
   setup(sites: Sites): Setup;
 };
 

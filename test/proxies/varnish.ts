@@ -33,6 +33,7 @@ const pass = '# nothing but the part on the media socket: Varnish appends to X-F
 const lines: Readonly<Record<Way, string>> = {
   single: headers,
   bare: '',
+  'bare-address': '',
   append: headers,
   pass: headers,
   replace: headers,
@@ -66,7 +67,7 @@ ${pipe}`,
     prefix: `# after the header lines above\n${prefix}`,
     inner: pass,
   },
-  bareLacks: /X-Forwarded-Proto/,
+  bareSuffices: false,
   setup: (sites) => ({
     files: { 'default.vcl': vcl(sites), 'terminator.cfg': terminator(sites) },
     commands: [
