@@ -15,6 +15,8 @@ export function failFastRedis(url: string, onError: (error: Error) => void): Red
     maxRetriesPerRequest: 1,
     connectTimeout: 1000,
     commandTimeout: 1500,
+    // a connection that was forgotten on the way answers nothing and does not end: TCP itself would try for a quarter of an hour
+    socketTimeout: 2000,
     enableReadyCheck: false,
     retryStrategy,
   });

@@ -1,4 +1,6 @@
 import { describe, expect, test } from 'vitest';
+import { once } from 'node:events';
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { hasRedisServer, realRedis } from '../helpers/redis.ts';
 import { dial, eventually, testEdge, type TestEdge } from './harness.ts';
@@ -35,7 +37,33 @@ async function refusesFast(edge: TestEdge, id: string) {
   expect(Date.now() - begin).toBeLessThan(4000);
 }
 
-describe.skipIf(!hasRedisServer).concurrent('while Redis is away requests are refused within two seconds, and served again once it is back', () => {
+/** A way to a port of this machine; what is open when it is silenced stays open, and nothing comes through it any more. */
+async function silencablePath(target: number): Promise<AsyncDisposable & { port: number; silence(): void }> {
+  const sockets = new Set<Socket>();
+  const server = createServer((near) => {
+    const far = connect(target, '127.0.0.1');
+    for (const [socket, other] of [[near, far], [far, near]] as const) {
+      sockets.add(socket);
+      socket.on('error', () => undefined);
+      socket.on('data', (data) => other.write(data));
+      socket.on('close', () => other.destroy());
+    }
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return {
+    port: (server.address() as AddressInfo).port,
+    silence() {
+      for (const socket of sockets) socket.removeAllListeners('data').resume();
+    },
+    async [Symbol.asyncDispose]() {
+      for (const socket of sockets) socket.destroy();
+      server.close();
+    },
+  };
+}
+
+describe.skipIf(!hasRedisServer).concurrent('while Redis is away requests are refused within two seconds, and served again once it is back', { timeout: 15_000 }, () => {
   test('killed and started again', async () => {
     await using own = await realRedis();
     await own.start();
@@ -56,6 +84,19 @@ describe.skipIf(!hasRedisServer).concurrent('while Redis is away requests are re
     own.freeze();
     await refusesFast(edge, id);
     own.thaw();
+    await recovers(edge);
+  });
+
+  test('a connection that goes silent, as where a node or a NAT on the way forgets it', async () => {
+    await using own = await realRedis();
+    await own.start();
+    await using path = await silencablePath(Number(new URL(own.url).port));
+    await using edge = await testEdge(`redis://127.0.0.1:${path.port}`);
+    await edge.create();
+    path.silence();
+    const begin = Date.now();
+    expect(await edge.post({ url })).toMatchObject({ status: 503, body: { code: 'redis_unavailable' } });
+    expect(Date.now() - begin).toBeLessThan(2000);
     await recovers(edge);
   });
 
