@@ -3,6 +3,7 @@ import type { RecordingJob } from '../shared/job.ts';
 import type { LogLevel } from '../shared/log.ts';
 import type { FoundBrowser } from './browser/find.ts';
 import type { MediaSocketCounts } from './sink/media-counts.ts';
+import type { MediaSocketLimits } from './sink/media-socket.ts';
 import type { CaptureEngineName, PageSecrets, RecordingError, RecordingStats } from '../shared/recording.ts';
 
 /** The part of the worker's settings that one recording needs; the child reads no environment. */
@@ -14,6 +15,8 @@ export type RecorderSettings = {
   mediaCa: string | null;
   /** The media URL may be dialled without TLS where nobody speaks it. */
   allowInsecureWs: boolean;
+  /** Other bounds and times of the media socket than its own. */
+  mediaLimits?: Partial<MediaSocketLimits>;
   /**
    * Milliseconds by which each engine's sound comes late against its picture on this machine; negative where early.
    * Taken off every recording. Engines that weren't measured are missing.

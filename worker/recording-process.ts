@@ -41,6 +41,7 @@ async function run({ job, attempt, secrets, settings }: Extract<ToRecorder, { ty
     allowInsecure: settings.allowInsecureWs,
     warn: (code, message) => report({ type: 'warning', code, message }),
     log,
+    ...(settings.mediaLimits === undefined ? {} : { limits: settings.mediaLimits }),
   });
   let told = '';
   const tellCounts = () => {

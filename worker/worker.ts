@@ -24,6 +24,8 @@ export type SoundDelay = RecorderSettings['soundDelay'];
 export type WorkerDependencies = {
   /** Measures how late sound comes on this machine, before the first recording is taken; by default a process of the pool does. */
   measureSoundDelay?: (pool: RecorderPool, settings: RecorderSettings) => Promise<SoundDelay>;
+  /** Of media sockets, where their own are not to be waited for. */
+  mediaLimits?: RecorderSettings['mediaLimits'];
   /** The program of a recording's process. */
   script?: URL | string;
 };
@@ -68,6 +70,7 @@ export async function startWorker(config: WorkerConfig, log: Log, dependencies: 
     sandbox: config.sandbox,
     mediaCa: config.mediaCa,
     allowInsecureWs: config.allowInsecureWs,
+    ...(dependencies.mediaLimits === undefined ? {} : { mediaLimits: dependencies.mediaLimits }),
     soundDelay: {},
     logLevel: config.logLevel,
   };

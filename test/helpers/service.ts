@@ -15,6 +15,7 @@ import { createLog } from '../../shared/log.ts';
 import { isEnd, type CaptureEngineName, type Recording, type RecordingState } from '../../shared/recording.ts';
 import { findBrowser } from '../../worker/browser/find.ts';
 import { readWorkerConfig } from '../../worker/config.ts';
+import type { MediaSocketLimits } from '../../worker/sink/media-socket.ts';
 import { startWorker, type RunningWorker } from '../../worker/worker.ts';
 import { hasFfmpeg } from './analyse.ts';
 import { hasOpenssl } from './certificates.ts';
@@ -31,6 +32,8 @@ export type ServiceOptions = {
   storage?: string;
   /** Instead of one that is made for this service and ends with it. */
   redis?: TestRedis;
+  /** Bounds and times of the worker's media sockets, where their own are not to be waited for. */
+  mediaLimits?: Partial<MediaSocketLimits>;
   /** Further settings. */
   environment?: Environment;
 };
@@ -100,7 +103,10 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
     await startWorker(
       await readWorkerConfig(environment, 2),
       log.with({ process: 'worker' }),
-      options.calibrate === true ? {} : { measureSoundDelay: async () => ({}) },
+      {
+        ...(options.calibrate === true ? {} : { measureSoundDelay: async () => ({}) }),
+        ...(options.mediaLimits === undefined ? {} : { mediaLimits: options.mediaLimits }),
+      },
     ),
   );
   const calibration = lines.find((line) => line.includes('"sound is calibrated"'));

@@ -18,7 +18,7 @@ afterEach(async () => {
   for (const close of closers.splice(0).reverse()) await close();
 });
 
-const quick: Partial<MediaSocketLimits> = { firstRetry: 10, lastRetry: 40, handshake: 200, unreachable: 300, told: 80 };
+const quick: Partial<MediaSocketLimits> = { firstRetry: 10, lastRetry: 40, handshake: 200, unreachable: 240, told: 60 };
 
 function dial(url: string, options: { ca?: string; allowInsecure?: boolean; limits?: Partial<MediaSocketLimits> } = {}) {
   const lines: string[] = [];
@@ -77,7 +77,7 @@ async function expectCause(url: string, code: MediaCode, words: RegExp, options:
   const sink = dial(url, options);
   const error = await sink.error();
   expect(error).toMatchObject({ code, message: expect.stringMatching(words) });
-  expect(error.message).toContain(`nothing could be stored at ${new URL(url).host} for 0.3 s: ${new URL(url).host}`);
+  expect(error.message).toContain(`nothing could be stored for 0.24 s: ${new URL(url).host}`);
   expect(error.message).toContain(mediaRemedies[code]);
   expect(error.kind.blame).toBe('service');
   expect(sink.warnings.map((warning) => warning.code)).toContain(code);

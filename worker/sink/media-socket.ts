@@ -131,7 +131,7 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
       graceUsed = true;
       giveUpTimer = setTimeout(giveUp, grace);
     } else {
-      const what = `nothing could be stored at ${host} for ${limits.unreachable / 1000} s: ${full ? lastCause.what : explain(lastCause)}`;
+      const what = `nothing could be stored for ${limits.unreachable / 1000} s: ${full ? lastCause.what : explain(lastCause)}`;
       // once it was found, whatever hides it now is a loss rather than a wrong setting
       fail(new TabreelError(full ? 'storage_full' : counts.connections > 0 ? 'media_unreachable' : lastCause.code, what));
     }
