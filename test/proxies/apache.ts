@@ -28,7 +28,7 @@ const lines: Readonly<Record<Way, string>> = {
   'port-80': `${headers}\nRequestHeader set X-Forwarded-Port 80`,
   prefix: `${headers}\n${prefixHeader}`,
   ipv6: headers,
-  wss: `${headers}\nRequestHeader set X-Forwarded-Proto wss "expr=-n req('Upgrade')"`,
+  wss: `${headers}\nRequestHeader set X-Forwarded-Proto wss`,
   rename: headers.replace('ProxyPreserveHost On', 'ProxyPreserveHost Off'),
 };
 const innerLines: Readonly<Record<InnerWay, string>> = {

@@ -20,7 +20,7 @@ const lines: Readonly<Record<Way, string>> = {
   'port-80': headers.replace('-X-Forwarded-Port', 'X-Forwarded-Port 80'),
   prefix: headers.replace('header_up -X-Forwarded-Prefix', prefixHeader),
   ipv6: headers,
-  wss: headers,
+  wss: `${headers}\nheader_up X-Forwarded-Proto wss`,
   rename: `${headers}\nheader_up Host ${UPSTREAM}`,
 };
 const innerLines: Readonly<Record<InnerWay, string>> = {
@@ -57,10 +57,6 @@ function config({ leaf, edge, ports, inner }: Sites): string {
     const upstream = next === undefined ? edge : inner[next];
     let proxied = block(upstream, lines[way]);
     if (way === 'prefix') proxied = `handle_path ${PREFIX}/* {\n${proxied}\n}`;
-    if (way === 'wss') {
-      const upgrade = block(upstream, `${lines[way]}\nheader_up X-Forwarded-Proto wss`);
-      proxied = `@upgrade header Upgrade *\nhandle @upgrade {\n${upgrade}\n}\nhandle {\n${proxied}\n}`;
-    }
     return `https://:${ports[way]} {
 bind ${way === 'ipv6' ? '[::1]' : '127.0.0.1'}
 tls ${leaf.certPath} ${leaf.keyPath}

@@ -26,7 +26,7 @@ const lines: Readonly<Record<Way, string>> = {
   'port-80': `${headers}\nhttp-request set-header X-Forwarded-Port 80`,
   prefix: `${headers}\n${prefix}`,
   ipv6: headers,
-  wss: `${headers}\nhttp-request set-header X-Forwarded-Proto wss if { req.hdr(Upgrade) -m found }`,
+  wss: `${headers}\nhttp-request set-header X-Forwarded-Proto wss`,
   rename: `${headers}\nhttp-request set-header Host ${UPSTREAM}`,
 };
 const innerLines: Readonly<Record<InnerWay, string>> = {

@@ -136,11 +136,12 @@ describe.skipIf(!hasOpenssl)('behind a real proxy that ends TLS', () => {
       it('the media socket', () => takesMedia('the media socket', target('single')));
       it('the media socket behind a prefix', () => takesMedia('the media socket behind a prefix', target('prefix'), PREFIX));
       it('the media socket behind two proxies', () => takesMedia('the media socket behind two proxies', target('append')));
-      it('upgrades that say wss', () => takesMedia('X-Forwarded-Proto: wss on upgrades', target('wss')));
+      it('a scheme that is wss', () => takesMedia('X-Forwarded-Proto: wss', target('wss')));
 
       it('forged headers', async () => {
         for (const headers of forgeries) {
           await isWss('forged headers', target('single'), { headers });
+          await isWss('forged headers, port 443 outside', target('single', NAME, null), { headers });
           await isWss('forged headers, HTTP/2', target('single'), { headers, http2: true });
           await isWss('forged headers, two proxies', target('append'), { headers });
           await isWss('forged headers, two proxies', target('pass'), { headers });

@@ -45,7 +45,7 @@ const lines: Readonly<Record<Way, string>> = {
   'port-80': recommended.replace('X-Forwarded-Port ""', 'X-Forwarded-Port 80'),
   prefix: recommended.replace('proxy_set_header X-Forwarded-Prefix "";', prefixHeader),
   ipv6: recommended,
-  wss: recommended.replace('X-Forwarded-Proto $scheme', 'X-Forwarded-Proto $scheme_of_upgrade'),
+  wss: recommended.replace('X-Forwarded-Proto $scheme', 'X-Forwarded-Proto wss'),
   rename: recommended.replace('Host $http_host', 'Host $proxy_host'),
 };
 const innerLines = { append: `${append}\n${socket}`, pass: `${pass}\n${socket}`, replace: recommended };
@@ -112,7 +112,6 @@ http {
     ssl_certificate ${leaf.certPath};
     ssl_certificate_key ${leaf.keyPath};
     ${map}
-    map $http_upgrade $scheme_of_upgrade { default wss; '' $scheme; }
     upstream ${UPSTREAM} { server 127.0.0.1:${edge}; }
     ${servers.join('\n')}
 }

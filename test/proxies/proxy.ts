@@ -18,7 +18,7 @@ import { guard } from '../helpers/guard.ts';
  *   what the first said as it is, or puts its own view in its place
  * - `inner-port`, `port-80`: as `single`, with X-Forwarded-Port naming the listener, or 80
  * - `prefix`: /rec is taken off the path and named in X-Forwarded-Prefix
- * - `wss`: X-Forwarded-Proto is `wss` on upgrades, as Traefik has it
+ * - `wss`: X-Forwarded-Proto is `wss`, as Traefik has it on upgrades
  * - `rename`: the Host that the edge sees is the upstream's name; the caller's is in X-Forwarded-Host
  */
 export const ways = ['single', 'bare', 'bare-address', 'append', 'pass', 'replace', 'inner-port', 'port-80', 'prefix', 'ipv6', 'wss', 'rename'] as const;

@@ -41,7 +41,7 @@ const lines: Readonly<Record<Way, string>> = {
   'port-80': `${headers}\nset req.http.X-Forwarded-Port = "80";`,
   prefix: `${headers}\n${prefix}`,
   ipv6: headers,
-  wss: `${headers}\nif (req.http.Upgrade) { set req.http.X-Forwarded-Proto = "wss"; }`,
+  wss: `${headers}\nset req.http.X-Forwarded-Proto = "wss";`,
   rename: `${headers}\nset req.http.Host = "${UPSTREAM}";`,
 };
 const innerLines: Readonly<Record<InnerWay, string>> = {
