@@ -117,14 +117,14 @@ function pickHost(hosts: readonly string[], addresses: number, outermost: number
   return { header, value: first };
 }
 
-export function unequal(name: ForwardingName, value: string, length: number, addresses: number): OriginError {
+export function unequal(name: ForwardingName, value: string, length: number, addresses?: number): OriginError {
   const header = properName(name);
   return new OriginError('origin_lists_unequal', {
     what: header,
     value,
     message:
-      `${header} has ${length} values that differ (${shown(value)}), X-Forwarded-For ${addresses === 0 ? 'none' : addresses}: ` +
-      'which proxy said what can not be told',
+      `${header} has ${length} values that differ (${shown(value)})` +
+      `${addresses === undefined ? '' : `, X-Forwarded-For has ${addresses || 'none'}`}: which proxy said what can not be told`,
     remedy:
       `Let the outermost proxy replace ${header} instead of adding to what clients send, ` +
       'or let every proxy add to both headers; or set PUBLIC_URL.',
