@@ -74,6 +74,18 @@ describe('a deployment that is well', () => {
   });
 });
 
+test('the page that a trial records loads nothing from elsewhere, and is the same for everybody', async () => {
+  const page = await edge.api('/doctor/page?x=%3Cscript%3Ealert(1)%3C/script%3E');
+  expect(page.status).toBe(200);
+  expect(page.headers.get('content-type')).toBe('text/html; charset=utf-8');
+  expect(page.headers.get('content-security-policy')).toMatch(/^default-src 'none'; script-src 'self'; style-src 'self';/);
+  expect(page.body).toBe((await edge.api('/doctor/page', { headers: { 'x-forwarded-host': 'evil.example', 'x-forwarded-proto': 'https' } })).body);
+  const sources = [...String(page.body).matchAll(/(?:src|href)="([^"]*)"/g)].map(([, source]) => source ?? '');
+  expect(sources).toEqual(['page.css', 'page.js']);
+  for (const source of sources) expect((await edge.api(`/doctor/${source}`)).status).toBe(200);
+  expect((await edge.api('/doctor/page', { method: 'POST' })).status).toBe(405);
+});
+
 describe('a deployment that is not well', () => {
   test('nothing listens there', async () => {
     const [port = 0] = await freePorts(1);
@@ -299,18 +311,25 @@ http {
   });
 });
 
-describe.concurrent('what is typed', () => {
+describe('what is typed', () => {
   test.each([
-    [['doctor'], /^tabreel: doctor takes one URL/],
-    [['doctor', 'ftp://a'], /^tabreel: doctor: the URL must begin with http:\/\/ or https:\/\/\n$/],
-    [['doctor', 'http://name:hunter2@a'], /^tabreel: doctor: the URL must be scheme, host, port and path only\n$/],
-    [['doctor', 'http://a', '--keep'], /^tabreel: --keep and --page are for --record\n$/],
-    [['doctor', 'http://a', '--ca', '/no/such/file'], /^tabreel: --ca \/no\/such\/file: must be a file with a certificate in PEM/],
-  ])('%j is refused in one line', async ([, ...args], line) => {
+    [['--keep', 'http://a'], /^tabreel: --keep and --page are for --record\n$/],
+    [['http://name:hunter2@a'], /^tabreel: doctor: the URL must be scheme, host, port and path only\n$/],
+  ])('%j is refused in one line', async (args, line) => {
     const { code, out, err } = await doctor(args);
     expect({ code, out }).toEqual({ code: 1, out: '' });
     expect(err).toMatch(line);
     expect(err).not.toContain('hunter2');
+  });
+
+  test.each([
+    ['ftp://a', null, /must begin with http:\/\/ or https:\/\/$/],
+    ['a', null, /must begin with http:\/\/ or https:\/\/$/],
+    ['https://a/?key=1', null, /must be scheme, host, port and path only$/],
+    ['https://a', '/no/such/file', /^--ca \/no\/such\/file: must be a file with a certificate in PEM/],
+    ['https://a', program, /must be a file with a certificate in PEM/],
+  ])('%s with authority %s is refused', async (url, ca, words) => {
+    await expect(look(url, ca)).rejects.toThrow(words);
   });
 });
 
