@@ -10,6 +10,7 @@ import type { Log } from '../../shared/log.ts';
 import type { Capture, CaptureCounts, CaptureEngine, CaptureEvents, CaptureSettings } from './capture.ts';
 import { startFrameTicker, type FrameTicker } from './frame-ticker.ts';
 import { audioTap } from './in-page/audio-tap.ts';
+import { takeOffScreen } from './off-screen.ts';
 import { installStir } from './stir.ts';
 import { startStreamSession, type StreamSession } from './stream-session.ts';
 
@@ -35,6 +36,7 @@ export const selfCapture = (paced: boolean): CaptureEngine => ({
       page,
       async attach(events) {
         const capture = await startSelfCapture(session, settings, events, tapEvent, ticker, log);
+        await takeOffScreen(session, 'outside', settings.width, log);
         return capture;
       },
     };

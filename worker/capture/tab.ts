@@ -4,6 +4,7 @@
  */
 import type { Capture, CaptureEngine } from './capture.ts';
 import { mainContext } from './execution-context.ts';
+import { takeOffScreen } from './off-screen.ts';
 import { createStirrer } from './stir.ts';
 import { paceAnimation } from './in-page/pace-animation.ts';
 import { startStreamSession } from './stream-session.ts';
@@ -16,7 +17,7 @@ const DISPLAY_RATE = 60;
 export const tabCapture: CaptureEngine = {
   name: 'tab',
   deafTo: null,
-  async open(browser, settings) {
+  async open(browser, settings, log) {
     const page = (await browser.pages())[0] ?? (await browser.newPage());
     await page.setViewport({ width: settings.width, height: settings.height });
     if (settings.frameRate <= DISPLAY_RATE / 2) await page.evaluateOnNewDocument(paceAnimation, settings.frameRate);
@@ -31,7 +32,8 @@ export const tabCapture: CaptureEngine = {
         await controller.goto(settings.controllerUrl);
         const session = await controller.createCDPSession();
         const context = await mainContext(session);
-        const moving = createStirrer(await page.createCDPSession(), WORLD);
+        const target = await page.createCDPSession();
+        const moving = createStirrer(target, WORLD);
         const stream = await startStreamSession(session, settings, { ...events, moving }, {
           world: null,
           executionContextId: context,
@@ -44,6 +46,7 @@ export const tabCapture: CaptureEngine = {
           throw new TabreelError('capture_unavailable', 'The browser did not let its tab be captured', { cause });
         });
         await page.bringToFront();
+        await takeOffScreen(target, 'minimized', settings.width, log);
         return {
           begin: () => stream.call('begin'),
           pulse: stream.counts,
