@@ -21,11 +21,18 @@ const texts: Readonly<Record<number, string>> = {
   415: 'The body is not application/json',
   416: 'The range lies outside the file',
   421: 'The operator has something to mend, so that the external origin can be told or media may go there',
+  501: 'This deployment takes no media, and MEDIA_URL is not set',
   503: 'Redis is out of reach; try again',
   507: 'The storage is full',
 };
 const problems = (...statuses: number[]): Responses =>
   Object.fromEntries(statuses.map((status) => [status, { description: texts[status] ?? '', content: problemContent }]));
+
+/** What only the deployment that takes the media has. */
+const held = (...statuses: number[]): Responses => ({
+  307: { description: 'Another deployment has it: MEDIA_URL', headers: { Location: { description: 'The same path there', schema: { type: 'string' } } } },
+  ...problems(...statuses, 501, 503),
+});
 
 const json = (description: string, schema: z.ZodType, headers?: Record<string, { description: string; schema: { type: 'string' } }>) => ({
   description,
@@ -65,7 +72,7 @@ export const createDescription: Description = {
   responses: {
     200: json('The recording that this Idempotency-Key made before', recording),
     202: json('The recording, queued', recording, { Location: { description: 'Its URL', schema: { type: 'string' } } }),
-    ...problems(400, 409, 413, 415, 421, 503, 507),
+    ...problems(400, 409, 413, 415, 421, 501, 503, 507),
   },
 };
 
@@ -115,7 +122,7 @@ export const eventsDescription: Description = {
   description: 'Resumable by Last-Event-ID. Ends after the event of the end state; 204 where nothing is left to say.',
   operationId: 'recordingEvents',
   parameters: [id, token, header('Last-Event-ID', 'The last event that was seen')],
-  responses: { 200: text('The events', 'text/event-stream'), 204: { description: 'The recording is over and all was seen' }, ...problems(401, 404, 503) },
+  responses: { 200: text('The events', 'text/event-stream'), 204: { description: 'The recording is over and all was seen' }, ...held(401, 404) },
 };
 
 export const playlistDescription: Description = {
@@ -123,7 +130,7 @@ export const playlistDescription: Description = {
   summary: 'Live HLS playlist, playable while recording',
   operationId: 'livePlaylist',
   parameters: [id, token],
-  responses: { 200: text('The playlist', 'application/vnd.apple.mpegurl'), ...problems(401, 404, 410, 503) },
+  responses: { 200: text('The playlist', 'application/vnd.apple.mpegurl'), ...held(401, 404, 410) },
 };
 
 export const segmentDescription: Description = {
@@ -134,7 +141,7 @@ export const segmentDescription: Description = {
   responses: {
     200: binary('The segment (CMAF)', 'video/iso.segment'),
     206: binary('The range of it', 'video/iso.segment'),
-    ...problems(401, 404, 416, 503),
+    ...held(401, 404, 416),
   },
 };
 
@@ -147,7 +154,7 @@ export const fileDescription: Description = {
     200: binary('The file', 'video/mp4'),
     206: binary('The range of it', 'video/mp4'),
     304: { description: 'Not modified' },
-    ...problems(401, 404, 416, 503),
+    ...held(401, 404, 416),
   },
 };
 
@@ -156,7 +163,7 @@ export const thumbnailDescription: Description = {
   summary: 'A picture of the recording, also while recording',
   operationId: 'recordingThumbnail',
   parameters: [id, token],
-  responses: { 200: binary('The picture', 'image/jpeg'), ...problems(401, 404, 503) },
+  responses: { 200: binary('The picture', 'image/jpeg'), ...held(401, 404) },
 };
 
 export const manifestDescription: Description = {
@@ -164,7 +171,7 @@ export const manifestDescription: Description = {
   summary: 'Sizes and checksums of the files',
   operationId: 'recordingManifest',
   parameters: [id, token],
-  responses: { 200: json('The manifest', manifest), ...problems(401, 404, 503) },
+  responses: { 200: json('The manifest', manifest), ...held(401, 404) },
 };
 
 const check = z.object({ ok: z.boolean(), detail: z.string().optional() });
