@@ -184,7 +184,7 @@ export const golden: readonly Golden[] = [
     upgrade: [],
     expected: WSS,
     settings: { TRUSTED_PROXIES: '35.191.0.0/16,130.211.0.0/22' },
-    advice: '`TRUSTED_PROXIES` with `35.191.0.0/16,130.211.0.0/22`; ' + forgeableHost,
+    advice: '`TRUSTED_PROXIES` with `35.191.0.0/16,130.211.0.0/22`; a backend timeout of hours, since its 30 s end media sockets too; ' + forgeableHost,
   },
   {
     who: 'Azure Application Gateway',

@@ -1,11 +1,13 @@
 /** Real reverse proxies before a real edge: what each has to offer, how its processes are started and ended. */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { randomInt, X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
-import { connect, createServer, type AddressInfo, type Server } from 'node:net';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { connect, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { connect as connectTls } from 'node:tls';
 import type { Leaf } from '../helpers/certificates.ts';
 import { guard } from '../helpers/guard.ts';
 
@@ -73,6 +75,17 @@ export type RunningProxy = AsyncDisposable & Pick<Sites, 'ports' | 'directory'>;
 
 /** @returns once every way in takes connections. @throws {Error} with its own output where it ends or does not listen in time */
 export async function startProxy(proxy: Proxy, leaf: Leaf, edge: number): Promise<RunningProxy> {
+  for (let tries = 3; ; tries -= 1) {
+    try {
+      return await startOnFreePorts(proxy, leaf, edge);
+    } catch (error) {
+      // another took one of the ports meanwhile
+      if (tries === 1 || !/address already in use/i.test((error as Error).message)) throw error;
+    }
+  }
+}
+
+async function startOnFreePorts(proxy: Proxy, leaf: Leaf, edge: number): Promise<RunningProxy> {
   const directory = mkdtempSync(join(tmpdir(), `tabreel-${proxy.name.toLowerCase()}-`));
   const free = await freePorts(ways.length + innerWays.length + 4);
   const ports = Object.fromEntries(ways.map((way) => [way, free.pop() ?? 0])) as Record<Way, number>;
@@ -89,7 +102,7 @@ export async function startProxy(proxy: Proxy, leaf: Leaf, edge: number): Promis
   };
   try {
     await Promise.all([
-      ...ways.map((way) => listens(ports[way], way === 'ipv6' ? '::1' : '127.0.0.1', running)),
+      ...ways.map((way) => listens(ports[way], way === 'ipv6' ? '::1' : '127.0.0.1', running, leaf)),
       ...innerWays.map((way) => listens(inner[way], '127.0.0.1', running)),
     ]);
   } catch (error) {
@@ -133,11 +146,14 @@ export function runProcess(
   };
 }
 
-/** Resolves once something takes connections there. @throws {Error} with the output of a process that ended, or after 15 s */
-export async function listens(port: number, host: string, processes: readonly RunningProcess[]): Promise<void> {
+/**
+ * Resolves once something takes connections there, with this certificate if one is given.
+ * @throws {Error} with the output of a process that ended, or after 15 s
+ */
+export async function listens(port: number, host: string, processes: readonly RunningProcess[], leaf: Leaf | null = null): Promise<void> {
   const output = () => processes.map((each) => each.output()).join('\n').slice(-4000);
   for (const until = Date.now() + 15_000; ; await sleep(20)) {
-    if (await accepts(port, host)) return;
+    if (leaf === null ? await accepts(port, host) : await presents(leaf, port, host)) return;
     if (processes.some(({ child }) => child.exitCode !== null || child.signalCode !== null || child.pid === undefined)) {
       throw new Error(`it ended:\n${output()}`);
     }
@@ -155,15 +171,34 @@ const accepts = (port: number, host: string): Promise<boolean> =>
     socket.on('error', () => resolve(false));
   });
 
-/** Ports that were free a moment ago on 127.0.0.1 and, where there is IPv6, on [::1]. */
+/** Whether what listens there is ours: another may have taken the port. */
+const presents = ({ cert }: Leaf, port: number, host: string): Promise<boolean> =>
+  new Promise((resolve) => {
+    const socket = connectTls({ port, host, rejectUnauthorized: false, timeout: 3000 });
+    const end = (result: boolean) => {
+      socket.destroy();
+      resolve(result);
+    };
+    socket.on('secureConnect', () => end(socket.getPeerX509Certificate()?.raw.equals(new X509Certificate(cert).raw) === true));
+    socket.on('timeout', () => end(false));
+    socket.on('error', () => end(false));
+  });
+
+/**
+ * Ports that were free a moment ago on 127.0.0.1. Below those that Linux gives out by itself (32768 and up), so that hardly
+ * anything else takes them before they are listened on.
+ */
 export async function freePorts(count: number): Promise<number[]> {
-  const servers: Server[] = [];
-  for (let i = 0; i < count; i += 1) {
-    const server = createServer().listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    servers.push(server);
+  const servers = new Map<number, Server>();
+  while (servers.size < count) {
+    const port = randomInt(15_000, 32_000);
+    const server = createServer();
+    const free = await new Promise<boolean>((resolve) => {
+      server.once('error', () => resolve(false));
+      server.listen(port, '127.0.0.1', () => resolve(true));
+    });
+    if (free) servers.set(port, server);
   }
-  const ports = servers.map((server) => (server.address() as AddressInfo).port);
-  await Promise.all(servers.map((server) => once(server.close(), 'close')));
-  return ports;
+  await Promise.all([...servers.values()].map((server) => once(server.close(), 'close')));
+  return [...servers.keys()];
 }
