@@ -164,7 +164,7 @@ export const golden: readonly Golden[] = [
   },
   {
     who: 'Amazon CloudFront',
-    source: 'https://aws.amazon.com/premiumsupport/knowledge-center/configure-cloudfront-to-forward-headers',
+    source: 'https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/adding-cloudfront-headers.html',
     peer: '130.176.1.20',
     headers: lines({
       Host: HOST, 'X-Forwarded-For': CLIENT, 'CloudFront-Forwarded-Proto': 'https', Via: '2.0 1a2b.cloudfront.net (CloudFront)', 'X-Amz-Cf-Id': 'x==',
