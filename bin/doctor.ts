@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { getCACertificates } from 'node:tls';
 import { ConfigError } from '../shared/config.ts';
 import { LINK_TIMEOUT_MS, type Access } from './doctor/http.ts';
-import { linkRunner, skipped, type Link } from './doctor/link.ts';
+import { linkRunner, plain, skipped, type Link } from './doctor/link.ts';
 import { dnsLink, healthLink, readyLink, tcpLink, tlsLink } from './doctor/links.ts';
 import { originLink, type Verdict } from './doctor/origin.ts';
 import { renderLink, summarise } from './doctor/report.ts';
@@ -44,7 +44,7 @@ export async function doctorCommand(args: DoctorArguments, self: NodeJS.Process)
     const report = await examine(args, {
       signal: stop.signal,
       tell: (link) => args.json || print(renderLink(link, self.stdout)),
-      say: (line) => args.json || self.stderr.write(`${' '.repeat(17)}${line}\n`),
+      say: (line) => args.json || self.stderr.write(`${' '.repeat(17)}${plain(line)}\n`),
     });
     print(args.json ? JSON.stringify(report, null, 2) : `\n${summarise(report.links)}`);
     return report.ok ? 0 : 1;

@@ -8,7 +8,6 @@ import { because } from './link.ts';
 /** Milliseconds. */
 const POLL_MS = 1000;
 const RECONNECT_MS = 1000;
-/** A change of state that the record shows and the events don't, for so long, is held back somewhere. */
 const HELD_BACK_MS = 5000;
 
 export type Followed = {
@@ -38,6 +37,8 @@ export type FollowOptions = {
   /** With what lets it be read. */
   events: string;
   access: Access;
+  /** Milliseconds after which a change that the record shows and the events don't is held back somewhere. */
+  heldBackAfter?: number;
   onState(state: RecordingState): void;
   onStats(stats: Record<string, unknown>): void;
   onWarning(message: string): void;
@@ -66,6 +67,12 @@ export function follow(options: FollowOptions): Follower {
     options.onState(state);
   };
 
+  /** What the events told so far, beside the record's own state. */
+  const compare = (state: RecordingState) => {
+    behindSince = state === heardState ? null : (behindSince ?? Date.now());
+    if (behindSince !== null && Date.now() - behindSince > (options.heldBackAfter ?? HELD_BACK_MS)) now.heldBack = true;
+  };
+
   const warned = new Set<string>();
   /** Told once, by whichever way it comes first. */
   const warn = (message: string) => {
@@ -84,8 +91,7 @@ export function follow(options: FollowOptions): Follower {
           now.bytes = Math.max(now.bytes, recording.stats.bytes);
           become(recording.state);
           recording.warnings.forEach(warn);
-          behindSince = recording.state === heardState ? null : (behindSince ?? Date.now());
-          if (behindSince !== null && Date.now() - behindSince > HELD_BACK_MS) now.heldBack = true;
+          compare(recording.state);
           changed();
         }
       } catch {
@@ -109,6 +115,7 @@ export function follow(options: FollowOptions): Follower {
             last = id ?? last;
             now.events += 1;
             if (type === 'state') {
+              compare(now.state);
               heardState = data['state'] as RecordingState;
               become(heardState);
             } else if (type === 'stats') {

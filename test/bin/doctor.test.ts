@@ -6,9 +6,11 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { examine, type DoctorReport } from '../../bin/doctor.ts';
+import { follow } from '../../bin/doctor/follow.ts';
 import { plain } from '../../bin/doctor/link.ts';
 import { testEdge, type TestEdge } from '../edge/harness.ts';
 import { createAuthority, type Authority } from '../helpers/certificates.ts';
@@ -163,10 +165,10 @@ describe('a deployment that is not well', () => {
   });
 });
 
-const sites = ['good', 'proto', 'upgrade', 'expired', 'name', 'port', 'host', 'prefix', 'upstream', 'login', 'redirect'] as const;
+const sites = ['good', 'proto', 'upgrade', 'expired', 'name', 'port', 'host', 'prefix', 'upstream', 'login', 'cut', 'held', 'redirect'] as const;
 type Site = (typeof sites)[number];
 
-describe.skipIf(await lacks('nginx', 'openssl'))('behind an nginx', () => {
+describe.skipIf(await lacks('nginx', 'openssl')).concurrent('behind an nginx', () => {
   let authority: Authority;
   let directory: string;
   let nginx: RunningProcess | undefined;
@@ -181,7 +183,7 @@ describe.skipIf(await lacks('nginx', 'openssl'))('behind an nginx', () => {
       authority.issue(['127.0.0.1'], { expired: true }),
       authority.issue(['other.example.com']),
     ]);
-    const free = await freePorts(12);
+    const free = await freePorts(sites.length + 1);
     ports = Object.fromEntries(sites.map((site, i) => [site, free[i]])) as typeof ports;
     const dead = free.at(-1);
     const headers = {
@@ -221,6 +223,8 @@ http {
   ${site('prefix', `location /rec/ { proxy_pass ${edge.url}/; ${all} } location /kept/ { ${pass} ${all} }`)}
   ${site('upstream', root(`proxy_pass http://127.0.0.1:${dead};${all}`))}
   ${site('login', root('return 401;'))}
+  ${site('cut', `${root(`${pass}${all}`)} location ~ /events$ { ${pass} ${all} proxy_read_timeout 400ms; }`)}
+  ${site('held', root(`${pass}${all} proxy_ignore_headers X-Accel-Buffering; proxy_buffers 8 64k; proxy_buffer_size 64k;`))}
   ${site('redirect', root('return 302 https://login.example.com/sign-in?state=a-secret;'))}
 }
 `,
@@ -298,6 +302,38 @@ http {
     expect(marksOf(report)).toMatchObject({ health: 'fail', ready: 'skipped', upgrade: 'skipped' });
     expect(linkOf(report, 'health').text).toMatch(/nothing at \/kept\/healthz[\s\S]*X-Forwarded-Prefix \/kept/);
   });
+
+  test('that ends streams of events early or holds them back is found out, and every event is told, once', async () => {
+    const [cut, held] = await Promise.all([followed('cut', 5000), followed('held', 500)]);
+    const lines = (heard: readonly string[]) => heard.filter((line) => line.startsWith('line'));
+    expect(lines(cut.heard)).toEqual(Array.from({ length: 8 }, (_, i) => `line ${i}`));
+    expect(cut.now).toMatchObject({ state: 'canceled', heldBack: false });
+    expect(cut.now.interruptions).toBeGreaterThan(0);
+    expect(lines(held.heard)).toEqual(lines(cut.heard));
+    expect(held.now).toMatchObject({ state: 'canceled', heldBack: true, interruptions: 0 });
+    // the record tells where the events don't
+    for (const { heard } of [cut, held]) expect(heard.filter((line) => /^(recording|canceled)$/.test(line))).toEqual(['recording', 'canceled']);
+  });
+
+  /** A recording that ends after two seconds and says something every 250 ms, seen through the proxy. */
+  async function followed(name: 'cut' | 'held', heldBackAfter: number) {
+    const { id } = await edge.create();
+    const self = `https://127.0.0.1:${ports[name]}/v1/recordings/${id}`;
+    const access = { ca: [authority.ca], verify: true, timeout: 5000, signal: new AbortController().signal };
+    const heard: string[] = [];
+    const tell = (line: string) => void heard.push(line);
+    await using follower = follow({ self, events: `${self}/events`, access, heldBackAfter, onState: tell, onStats: () => undefined, onLog: tell, onWarning: tell });
+    await edge.control.run(id);
+    for (let i = 0; i < 8; i += 1) {
+      // the longest of them is longer than the proxy's patience
+      await sleep(i === 4 ? 700 : 200);
+      await edge.control.store.log(id, `line ${i}`);
+    }
+    await edge.control.store.change(id, { from: ['recording'], to: 'canceled' });
+    expect(await follower.until(({ state, recording }) => state === 'canceled' && recording?.state === 'canceled', 5000)).toBe(true);
+    await sleep(1200);
+    return { heard, now: { ...follower.now } };
+  }
 
   test.each([
     ['upstream', /502.*nginx[\s\S]*finds no edge behind it/],
