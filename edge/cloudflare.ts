@@ -4,7 +4,7 @@ import { TabreelError } from '../shared/errors.ts';
 import { createLog, levelOf, type Log } from '../shared/log.ts';
 import type { RequestFacts } from './origin/facts.ts';
 import { problemResponse } from './problem.ts';
-import { createServerless, readServerlessConfig, type Serverless } from './serverless.ts';
+import { createServerless, readServerlessConfig, warnOfOpenDoor, type Serverless } from './serverless.ts';
 
 /** https://developers.cloudflare.com/workers/runtime-apis/context/ */
 type WorkerContext = { waitUntil(promise: Promise<unknown>): void };
@@ -17,7 +17,10 @@ const worker = {
     // oxlint-disable-next-line no-console -- the runtime has no other log
     const log = createLog(levelOf(environment['LOG_LEVEL']), (line) => console.log(line));
     try {
-      serverless ??= createServerless(readServerlessConfig(environment), log);
+      if (serverless === null) {
+        serverless = createServerless(readServerlessConfig(environment), log);
+        warnOfOpenDoor(log);
+      }
     } catch (error) {
       return misconfigured(error, log);
     }
@@ -40,12 +43,15 @@ const settingsOf = (bindings: Readonly<Record<string, unknown>>): Environment =>
 
 /** The platform makes the URL from the zone that was asked and the protocol that it ended itself. */
 function factsOf(request: Request): RequestFacts {
+  const headers = [...request.headers];
+  // a workerd of one's own makes it of whatever Host there is
+  if (!URL.canParse(request.url)) return { peer: { address: null, encrypted: false }, headers, target: null, platform: null };
   const { protocol, host } = new URL(request.url);
   const scheme = protocol === 'https:' ? 'https' : 'http';
   return {
     // https://developers.cloudflare.com/fundamentals/reference/http-headers/: overwrites what a client sends by this name
     peer: { address: request.headers.get('cf-connecting-ip'), encrypted: scheme === 'https' },
-    headers: [...request.headers],
+    headers,
     target: null,
     platform: { scheme, authority: host, source: 'cloudflare' },
   };

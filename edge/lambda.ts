@@ -5,10 +5,11 @@
 import { handle, type LambdaContext, type LambdaEvent } from 'hono/aws-lambda';
 import { createLog, levelOf } from '../shared/log.ts';
 import { placeEvent } from './lambda-event.ts';
-import { createServerless, readServerlessConfig } from './serverless.ts';
+import { createServerless, readServerlessConfig, warnOfOpenDoor } from './serverless.ts';
 
 const log = createLog(levelOf(process.env['LOG_LEVEL']), (line) => process.stdout.write(`${line}\n`));
 const serverless = createServerless(readServerlessConfig(process.env), log);
+warnOfOpenDoor(log);
 
 export const handler = async (received: LambdaEvent, context?: LambdaContext) => {
   const { event, facts } = placeEvent(received);

@@ -22,6 +22,10 @@ export function readServerlessConfig(environment: Environment): ServerlessConfig
   return { ...config, tokenSecrets };
 }
 
+/** For a platform's function: no loopback address keeps it to its own machine. */
+export const warnOfOpenDoor = (log: Log): void =>
+  log.warn('there are no API keys yet: whoever reaches this function may use it, unless the platform authorises callers');
+
 export type Serverless = {
   /** One for each request where sockets end with it, else one for the process. */
   open(request: Pick<AppDeps, 'factsOf' | 'metrics'>): { app: Hono<AppEnv>; close(): Promise<void> };
