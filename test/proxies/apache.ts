@@ -43,7 +43,7 @@ export const apache: Proxy = {
   lines: {
     language: 'apache',
     recommended: `# modules: proxy, proxy_http, proxy_wstunnel, headers, ssl\n${headers}\n\n# the media socket too\n${pass(`${UPSTREAM}:8080`)}`,
-    prefix: `${prefixHeader}   # instead of the one above\n${pass(`${UPSTREAM}:8080`, `${PREFIX}/`)}`,
+    prefix: `# after the header lines above\n${prefixHeader}\n\n# instead of the one above\n${pass(`${UPSTREAM}:8080`, `${PREFIX}/`)}`,
     inner: `# instead of the header lines above\n${innerPass}`,
   },
   bareSuffices: false,

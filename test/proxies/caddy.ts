@@ -37,7 +37,8 @@ export const caddy: Proxy = {
     recommended: `# in reverse_proxy\n${headers}`,
     prefix: `handle_path ${PREFIX}/* {
     reverse_proxy ${UPSTREAM}:8080 {
-        ${prefixHeader}   # instead of the one above
+        # instead of the one above
+        ${prefixHeader}
     }
 }`,
     inner: `# in reverse_proxy: the address of the proxy before it\n${pass}`,

@@ -24,7 +24,8 @@ export type Golden = {
 const HOST = 'rec.example.com';
 const CLIENT = '203.0.113.7';
 const WSS = `wss://${HOST}` as const;
-const forgeableHost = '`ALLOWED_HOSTS`, since it passes on an X-Forwarded-Host that a client wrote';
+/** None of these is documented to remove what a client wrote there. */
+const forgeableHost = '`ALLOWED_HOSTS` (1)';
 
 const lines = (headers: Readonly<Record<string, string>>): HeaderLine[] => Object.entries(headers);
 const upgradeLines = lines({ Connection: 'Upgrade', Upgrade: 'websocket' });
@@ -160,7 +161,7 @@ export const golden: readonly Golden[] = [
     upgrade: [],
     expected: { code: 'origin_insecure', names: 'X-Forwarded-Proto' },
     settings: { TRUSTED_PROXIES: '130.176.0.0/16' },
-    advice: 'see below: without these the origin can not be told',
+    advice: 'what the next line says',
   },
   {
     who: 'Amazon CloudFront',
@@ -301,7 +302,7 @@ export const golden: readonly Golden[] = [
     upgrade: null,
     expected: { code: 'origin_insecure', names: 'X-Forwarded-Proto' },
     settings: { TRUSTED_PROXIES: '151.101.0.0/16' },
-    advice: 'see below: Fastly-SSL is not believed, since clients can write it',
+    advice: 'what the next line says: Fastly-SSL is not believed, since clients can write it',
   },
   {
     who: 'Fastly',

@@ -56,7 +56,7 @@ export const nginx: Proxy = {
   lines: {
     language: 'nginx',
     recommended: `# in http\n${map}\n\n# beside proxy_pass\n${recommended}`,
-    prefix: `location ${PREFIX}/ {\n    ${prefixPass(UPSTREAM)}\n    ${prefixHeader}   # instead of the one above\n}`,
+    prefix: `location ${PREFIX}/ {\n    ${prefixPass(UPSTREAM)}\n    # instead of the one above\n    ${prefixHeader}\n}`,
     inner: `# beside proxy_pass, instead of the lines on X-Forwarded-* above\n${pass}`,
   },
   bareSuffices: false,
