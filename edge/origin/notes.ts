@@ -3,7 +3,7 @@ import type { Said } from './families.ts';
 import { forwardedText } from './families.ts';
 import type { RequestFacts } from './facts.ts';
 import { parseForwarded } from './forwarded.ts';
-import { isLookalike, properName, type ForwardingName, type SeenHeaders } from './headers.ts';
+import { isLookalike, listItems, properName, type ForwardingName, type SeenHeaders } from './headers.ts';
 import type { OriginStep } from './refusal.ts';
 import type { Alias } from './scheme.ts';
 
@@ -31,7 +31,7 @@ export function noteFamilies(seen: SeenHeaders, said: Said | null, other: Said |
   for (const name of ['x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port'] as const) {
     const value = seen.forwarding[name];
     if (value === undefined) continue;
-    if (value.trim() === '') note(properName(name), value, 'ignored', 'it is empty');
+    if (listItems(value).length === 0) note(properName(name), value, 'ignored', 'it is empty');
     else if (other?.family === 'x-forwarded') note(properName(name), value, 'ignored', against);
   }
 }

@@ -52,7 +52,8 @@ export function forwardedPort(ports: readonly string[], scheme: Scheme, note: No
   for (const text of ports) {
     const port = parsePort(text);
     if (port === null) throw invalidPort({ header: 'X-Forwarded-Port', value: ports.join(', ') });
-    if (!isLeak(port, scheme)) found.add(outerPort(port));
+    // one that is dropped still says that the host has none: else a client's port before it would stand alone
+    found.add(outerPort(port));
   }
   if (found.size > 1) throw unequal('x-forwarded-port', ports.join(', '), ports.length);
   const port = found.values().next().value ?? null;

@@ -125,7 +125,9 @@ function fromProxies(facts: RequestFacts, seen: SeenHeaders, host: Named | null,
 
   const prefixes = listItems(seen.forwarding['x-forwarded-prefix']);
   const prefix = prefixes.length === 0 ? '' : prefixOf(prefixes, 'X-Forwarded-Prefix');
-  if (prefixes.length > 0) note?.('X-Forwarded-Prefix', prefix, 'used', 'it goes before every path');
+  if (seen.forwarding['x-forwarded-prefix'] !== undefined) {
+    note?.('X-Forwarded-Prefix', prefix, prefix === '' ? 'ignored' : 'used', prefix === '' ? 'it is empty' : 'it goes before every path');
+  }
   assertSurvival(outer, scheme, prefix, named);
   const portSaid = own.port === null && outerPort(port) !== null;
   return found(scheme, outer, {

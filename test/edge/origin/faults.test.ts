@@ -18,7 +18,7 @@ describe('a service that got this wrong was sent', () => {
     ['proto without a port, with an inner port 5080', 'X-Forwarded-Proto: https\nX-Forwarded-Host: rec.example.com', 'wss://rec.example.com'],
     ['443,80', 'X-Forwarded-Proto: https\nX-Forwarded-Port: 443,80', 'wss://rec.example.com'],
     ['443,80 with one address', 'X-Forwarded-For: 198.51.100.7\nX-Forwarded-Proto: https\nX-Forwarded-Port: 443,80', 'wss://rec.example.com'],
-    ['8443,80', 'X-Forwarded-Proto: https\nX-Forwarded-Port: 8443,80', 'wss://rec.example.com:8443'],
+    ['8443,80 with an address for each', 'X-Forwarded-For: 198.51.100.7, 10.0.0.9\nX-Forwarded-Proto: https\nX-Forwarded-Port: 8443,80', 'wss://rec.example.com:8443'],
     ['no Forwarded', 'X-Forwarded-For: 198.51.100.7\nX-Forwarded-Proto: https\nX-Forwarded-Host: rec.example.com', 'wss://rec.example.com'],
     ['Forwarded alone', 'Forwarded: for=198.51.100.7;proto=https;host=rec.example.com', 'wss://rec.example.com'],
     ['80 beside https', 'X-Forwarded-Proto: https\nX-Forwarded-Port: 80', 'wss://rec.example.com'],

@@ -150,6 +150,7 @@ describe('4. right to left, while addresses are trusted', () => {
     ['X-Forwarded-Proto: https\nX-Forwarded-Host: a, b', 'X-Forwarded-Host'],
     ['X-Forwarded-Proto: https\nX-Forwarded-Port: 8443, 9443', 'X-Forwarded-Port'],
     ['X-Forwarded-Proto: https\nX-Forwarded-Port: 443, 9443', 'X-Forwarded-Port'],
+    ['X-Forwarded-Proto: https\nX-Forwarded-Port: 8443, 80', 'X-Forwarded-Port'],
   ])('lists of unequal length that differ are refused: %j', (headers, header) => {
     const error = refusal(`Host: rec.example.com\n${headers}`);
     expect(error).toMatchObject({ code: 'origin_lists_unequal', kind: { status: 421, blame: 'service' } });
