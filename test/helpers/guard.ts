@@ -7,7 +7,7 @@ import { spawn } from 'node:child_process';
  */
 export function guard(command: string, ...values: readonly string[]): () => void {
   // its input ends with this process; in a session of its own, Ctrl-C does not reach it
-  const child = spawn('sh', ['-c', `cat; ${command}`, 'guard', ...values], { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
+  const child = spawn('sh', ['-c', `read -r _; ${command}`, 'guard', ...values], { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
   child.stdin.on('error', () => undefined);
   child.on('error', () => undefined);
   child.unref();

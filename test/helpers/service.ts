@@ -201,7 +201,9 @@ const remedies: Readonly<Record<keyof typeof needs, string>> = {
 function makesNamespaces(): boolean {
   const name = `tabreel-try-${process.pid}`;
   const ip = (...args: string[]) => spawnSync('ip', args).status === 0;
-  return ip('netns', 'add', name) && ip('netns', 'del', name);
+  if (!ip('netns', 'add', name)) return false;
+  const joined = ip('-n', name, 'link', 'add', 'a', 'type', 'veth', 'peer', 'name', 'b');
+  return ip('netns', 'del', name) && joined;
 }
 
 const finds = (engine: CaptureEngineName): Promise<boolean> =>
