@@ -8,6 +8,7 @@ import type { CaptureEngineName, PageSecrets } from '../shared/recording.ts';
 import type { FoundBrowser } from './browser/find.ts';
 import { launchBrowser } from './browser/launch.ts';
 import { openPage } from './browser/page.ts';
+import { watchWebrtc } from './browser/webrtc-watch.ts';
 import { avcCodec, type Capture, type CaptureEvents } from './capture/capture.ts';
 import { engineFor } from './engines.ts';
 import { monotonicMicros } from './media/clock.ts';
@@ -154,6 +155,12 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
     calibrate: false,
   }, log);
   target.page.on('error', (error) => fail('page_crashed', "The page's process crashed", error));
+  await watchWebrtc(target.page, (trouble) => {
+    log.info('webrtc_trouble', { trouble, webrtc: spec.webrtc });
+    const way = spec.webrtc === 'proxied' ? 'webrtc: "proxied" lets only TURN over TCP or TLS through; "direct" lets it use UDP' : 'UDP may be blocked on its way';
+    const what = trouble === 'lost' ? 'was lost' : 'did not come about, and what it would bring is missing';
+    report({ type: 'warning', code: `webrtc_${trouble}`, message: `A WebRTC connection of the page ${what}: ${way}` });
+  });
 
   const opening = AbortSignal.any([ending, abortWhenRejected(over.promise)]);
   // a tab is picked while it is blank; a page that captures itself has to be there first
