@@ -1,6 +1,7 @@
 /**
  * The house's rules, checked on the code's own imports: edge and worker never meet but in shared/, nothing goes round in
- * circles, and only composition roots know the process they run in. Run by `npm run check`.
+ * circles, only composition roots know the process they run in, and what runs on every runtime imports nothing of one. Run by
+ * `npm run check`.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize, relative } from 'node:path';
@@ -29,6 +30,10 @@ const compositionRoots = new Set([
   'bin/tabreel.ts',
 ]);
 
+/** What Workers, Lambda, Bun and Deno run, and all that it imports, is for every runtime. */
+const portable = 'edge/serverless.ts';
+const ofOneRuntime = /^(node:|ws$|@hono\/node-server|@bull-board\/|puppeteer|hono\/(bun|deno|aws-lambda|cloudflare-workers))/;
+
 const sources = Object.keys(allowed).flatMap((folder) =>
   readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.ts'))
@@ -37,6 +42,7 @@ const sources = Object.keys(allowed).flatMap((folder) =>
 
 const problems: string[] = [];
 const imports = new Map<string, string[]>();
+const packages = new Map<string, string[]>();
 for (const file of sources) {
   const text = readFileSync(join(root, file), 'utf8');
   const targets = [...text.matchAll(/^(?:import|export)\s(?:[^'"]*?\sfrom\s)?['"](\.[^'"]+)['"]/gm)].map((match) => ({
@@ -47,6 +53,10 @@ for (const file of sources) {
   imports.set(
     file,
     targets.filter(({ typeOnly }) => !typeOnly).map(({ path }) => path),
+  );
+  packages.set(
+    file,
+    [...text.matchAll(/^(?:import|export)\s(?!type\s)(?:[^'"]*?\sfrom\s)?['"]([^.'"][^'"]*)['"]/gm)].map((match) => match[1] as string),
   );
   const [folder = ''] = file.split('/');
   for (const { path } of targets) {
@@ -73,6 +83,13 @@ function visit(file: string, path: readonly string[]): void {
   state.set(file, 'done');
 }
 for (const file of sources) visit(file, []);
+
+const reached = new Set([portable]);
+for (const file of reached) {
+  for (const target of imports.get(file) ?? []) reached.add(target);
+  const bound = (packages.get(file) ?? []).filter((name) => ofOneRuntime.test(name));
+  if (bound.length > 0) problems.push(`${file} imports ${bound.join(', ')}: what ${portable} reaches has to run everywhere`);
+}
 
 for (const problem of problems) console.error(problem);
 console.log(`structure: ${sources.length} files, ${problems.length} problems`);

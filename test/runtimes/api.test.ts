@@ -227,6 +227,8 @@ describe.skipIf(!hasRedisServer)('while Redis is away every runtime says so with
       return { status, code: body.code, type: headers.get('content-type'), retry: headers.get('retry-after'), fast: performance.now() - begin < 2000 };
     };
     const answers = await Promise.all([timed(post(url, { url: page })), timed(ask(`${url}/v1/recordings`))]);
+    expect((await ask(`${url}/healthz`)).status).toBe(200);
+    expect(await ask(`${url}/readyz`)).toMatchObject({ status: 503, body: { checks: { redis: { ok: false } } } });
     for (const answer of answers) {
       expect({ name, ...answer }).toEqual({ name, status: 503, code: 'redis_unavailable', type: 'application/problem+json', retry: '1', fast: true });
     }
