@@ -202,7 +202,7 @@ function makesNamespaces(): boolean {
   const name = `tabreel-try-${process.pid}`;
   const ip = (...args: string[]) => spawnSync('ip', args).status === 0;
   if (!ip('netns', 'add', name)) return false;
-  const joined = ip('-n', name, 'link', 'add', 'a', 'type', 'veth', 'peer', 'name', 'b');
+  const joined = ip('-n', name, 'link', 'add', 'name', 'try-a', 'type', 'veth', 'peer', 'name', 'try-b');
   return ip('netns', 'del', name) && joined;
 }
 
