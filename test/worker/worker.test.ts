@@ -7,6 +7,9 @@ import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ConfigError } from '../../shared/config.ts';
 import { createLog } from '../../shared/log.ts';
+import { networkIdentity } from '../../shared/network-identity.ts';
+import { createPresence } from '../../shared/presence.ts';
+import { patientRedis } from '../../shared/queue.ts';
 import { readWorkerConfig } from '../../worker/config.ts';
 import { startWorker } from '../../worker/worker.ts';
 import { hasRedisServer, startRedis, type TestRedis } from '../helpers/redis.ts';
@@ -29,6 +32,16 @@ afterAll(async () => {
 
 const silent = createLog('error', () => {});
 const environment = (more: Record<string, string> = {}) => ({ REDIS_URL: redis.url, CHROMIUM_PATH: chromium, PATH: process.env['PATH'] ?? '', ...more });
+
+/** What an edge on this machine is told. */
+async function isWorkerHere(prefix: string): Promise<boolean> {
+  const client = patientRedis(redis.url, () => undefined);
+  try {
+    return await createPresence(client, prefix).isAnyOn(networkIdentity());
+  } finally {
+    client.disconnect();
+  }
+}
 
 describe('the settings of a worker', () => {
   it('have defaults for all but Redis, and a slot for each two cores', async () => {
@@ -87,7 +100,9 @@ describe('a worker within another process', () => {
     expect((await get('/readyz')).status).toBe(200);
     expect(await (await get('/metrics')).text()).toMatch(/^tabreel_worker_slots 2\n[^]*^tabreel_worker_media_sockets 0\n/m);
     expect((await get('/else')).status).toBe(404);
+    expect(await isWorkerHere('w1')).toBe(true);
     await worker.drain();
+    expect(await isWorkerHere('w1')).toBe(false);
     expect((await get('/readyz')).status).toBe(503);
     await worker[Symbol.asyncDispose]();
     await expect(get('/healthz')).rejects.toThrow('fetch failed');

@@ -1,0 +1,76 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Redis } from 'ioredis';
+import { networkIdentity } from '../../shared/network-identity.ts';
+import { createPresence, PRESENCE_BEAT_MS, PRESENCE_MS } from '../../shared/presence.ts';
+import { patientRedis } from '../../shared/queue.ts';
+import { hasRedisServer, startEmbeddedRedis, startRedis, type TestRedis } from '../helpers/redis.ts';
+
+const servers = [
+  { server: 'redis-server', start: startRedis, there: hasRedisServer },
+  { server: 'the embedded Redis', start: startEmbeddedRedis, there: true },
+];
+
+for (const { server, start, there } of servers) {
+  describe.skipIf(!there)(`which workers are there, in ${server}`, () => {
+    let running: TestRedis;
+    let redis: Redis;
+    beforeAll(async () => {
+      running = await start();
+      redis = patientRedis(running.url, () => undefined);
+    });
+    afterAll(async () => {
+      redis.disconnect();
+      await running[Symbol.asyncDispose]();
+    });
+
+    test('by the network that each is on, until the last has left', async () => {
+      const presence = createPresence(redis, 'p1');
+      expect(await presence.isAnyOn('here')).toBe(false);
+      await presence.beat('here', 'a');
+      await presence.beat('here', 'b');
+      await presence.beat('there', 'c');
+      expect(await presence.isAnyOn('here')).toBe(true);
+      await presence.leave('here', 'a');
+      expect(await presence.isAnyOn('here')).toBe(true);
+      await presence.leave('here', 'b');
+      await presence.leave('here', 'b');
+      expect(await presence.isAnyOn('here')).toBe(false);
+      expect(await presence.isAnyOn('there')).toBe(true);
+      expect(await createPresence(redis, 'p2').isAnyOn('there')).toBe(false);
+    });
+
+    test('one that falls silent is forgotten, and leaves nothing in Redis', async () => {
+      let now = Date.now();
+      const presence = createPresence(redis, 'p3', () => now);
+      await presence.beat('here', 'a');
+      now += PRESENCE_MS - 1;
+      expect(await presence.isAnyOn('here')).toBe(true);
+      await presence.beat('here', 'b');
+      now += 1;
+      expect(await redis.zrange('p3:workers:here', '0', '-1')).toEqual(['a', 'b']);
+      await presence.beat('here', 'b');
+      expect(await redis.zrange('p3:workers:here', '0', '-1')).toEqual(['b']);
+      now += PRESENCE_MS;
+      expect(await presence.isAnyOn('here')).toBe(false);
+      expect(await redis.pttl('p3:workers:here')).toBeGreaterThan(0);
+      // two beats may be lost
+      expect(PRESENCE_MS).toBeGreaterThan(3 * PRESENCE_BEAT_MS);
+    });
+  });
+}
+
+describe('a network', () => {
+  const script = `import { networkIdentity } from ${JSON.stringify(fileURLToPath(new URL('../../shared/network-identity.ts', import.meta.url)))}; console.log(networkIdentity());`;
+  const node = [process.execPath, '--input-type=module', '-e', script] as const;
+
+  test('is the same for another process of this machine, and tells nothing of it', () => {
+    expect(execFileSync(node[0], node.slice(1), { encoding: 'utf8' }).trim()).toBe(networkIdentity());
+    expect(networkIdentity()).toMatch(/^[0-9a-f]{32}$/);
+  });
+
+  test.skipIf(process.platform !== 'linux' || spawnSync('unshare', ['-n', 'true']).status !== 0)('is another one in a network namespace of its own', () => {
+    expect(execFileSync('unshare', ['-n', ...node], { encoding: 'utf8' }).trim()).not.toBe(networkIdentity());
+  });
+});
