@@ -53,6 +53,10 @@ describe('settings', () => {
     expect(read({})).toMatchObject({ host: '127.0.0.1', port: 8080, queuePrefix: 'tabreel', storageUrl: 'file:///tmp/r', maxDuration: 14_400, publicUrl: null, tokenSecrets: null });
     expect(readFinaliserConfig(base, 'file:///tmp/r')).toEqual({ redisUrl: 'redis://127.0.0.1', queuePrefix: 'tabreel', storageUrl: 'file:///tmp/r', tokenSecrets: null, secretsKeys: null });
     expect(read({ PUBLIC_URL: 'https://rec.example.com/x/' }).publicUrl).toBe('https://rec.example.com/x');
+    expect(read({})).toMatchObject({ allowedHosts: null, wsScheme: 'auto', allowInsecureWs: false });
+    expect(read({ ALLOWED_HOSTS: 'rec.example.com, *.example.org' }).allowedHosts).toEqual(['rec.example.com', '*.example.org']);
+    expect(read({ MEDIA_URL: 'ws://127.0.0.1:9000/' }).mediaUrl).toBe('ws://127.0.0.1:9000');
+    expect(read({ MEDIA_URL: 'ws://media', ALLOW_INSECURE_WS: 'true' }).mediaUrl).toBe('ws://media');
   });
 
   test.each([
@@ -61,7 +65,11 @@ describe('settings', () => {
     [{ PUBLIC_URL: 'ws://x' }, /PUBLIC_URL/],
     [{ PUBLIC_URL: 'https://x/?a' }, /PUBLIC_URL/],
     [{ MEDIA_URL: 'https://x' }, /MEDIA_URL/],
+    [{ PUBLIC_URL: 'https://:hunter2@x' }, /^(?!.*hunter2).*PUBLIC_URL/],
+    [{ MEDIA_URL: 'ws://media.example.com' }, /MEDIA_URL="ws:\/\/media\.example\.com".*wss:\/\/.*ALLOW_INSECURE_WS/],
     [{ TRUSTED_PROXIES: 'loopback,somebody' }, /somebody/],
+    [{ ALLOWED_HOSTS: 'rec.example.com, https://x' }, /ALLOWED_HOSTS: "https:\/\/x"/],
+    [{ WS_SCHEME: 'https' }, /WS_SCHEME="https": must be auto, wss or ws/],
     [{ STORAGE_URL: 's3://bucket' }, /STORAGE_URL/],
     [{ WEBRTC: 'on' }, /WEBRTC/],
     [{ MAX_DURATION: '0' }, /MAX_DURATION/],
