@@ -15,7 +15,7 @@ export function linkOfError(code: string, stored: boolean, at: TrialLink): Trial
   return at;
 }
 
-const elsewhere = 'Whether the rest holds shows a trial with a page that the worker reaches: --page URL';
+const elsewhere = 'To see whether the rest holds, record a page that the worker reaches: --page URL';
 
 /** The first that fits; a code that is not here has its title to say. */
 const advice: readonly (readonly [RegExp, readonly string[]])[] = [
@@ -27,7 +27,14 @@ const advice: readonly (readonly [RegExp, readonly string[]])[] = [
     /^target_(unreachable|timeout)$/,
     ['The worker can not reach the external origin from where it is (hairpin NAT, egress rules, network policy): open the way, since media takes it too, or set MEDIA_URL.', elsewhere],
   ],
-  [/^target_tls$/, ["The browser refuses the certificate at the external origin: install the authority in the worker's system, and see the link `tls`.", elsewhere]],
+  [
+    /^target_tls$/,
+    [
+      "The worker's browser refuses the certificate at the external origin: see the link `tls`. MEDIA_CA is for the media alone.",
+      'Chromium believes an authority of your own by a managed policy: /etc/chromium/policies/managed/ca.json with {"CACertificates": ["<its DER in base64>"]}.',
+      elsewhere,
+    ],
+  ],
   [/^(target_http_status|target_not_a_page|start_timeout)$/, ["The worker gets something else than the edge's page at the external origin, a login say: let its address pass."]],
   [/^browser_not_found$/, ['The worker has no browser: apt install chromium, or set CHROMIUM_PATH.']],
   [/^browser_/, ["The browser does not start or stay: see the worker's log; CHROMIUM_SANDBOX needs user namespaces, and /dev/shm and memory have to be enough."]],

@@ -88,7 +88,7 @@ describe.skipIf(await lacks('headless shell'))('a trial recording', () => {
     const report = JSON.parse(out) as DoctorReport;
     expect(marksOf(report)).toMatchObject({ tls: 'ok', origin: 'ok', upgrade: 'ok', request: 'ok', queued: 'ok', page: 'fail', file: 'skipped' });
     expect({ code, error: report.recording?.error?.code }).toEqual({ code: 1, error: 'target_tls' });
-    expect(textOf(report, 'page')).toMatch(/target_tls: .*\/doctor\/page[\s\S]*authority in the worker's system/);
+    expect(textOf(report, 'page')).toMatch(/target_tls: .*\/doctor\/page[\s\S]*CACertificates[\s\S]*--page URL/);
   });
 
   it('that is interrupted is deleted', async () => {
@@ -101,7 +101,7 @@ describe.skipIf(await lacks('headless shell'))('a trial recording', () => {
   });
 });
 
-describe.skipIf(await lacks('headless shell'))('a trial recording whose media URL leads nowhere', () => {
+describe.skipIf(await lacks('headless shell')).concurrent('a trial recording whose media URL leads nowhere', () => {
   it('breaks at the media, and says why', async () => {
     const [port = 0] = await freePorts(1);
     await using service = await startService({ environment: { MEDIA_URL: `ws://127.0.0.1:${port}` } });
@@ -120,7 +120,7 @@ describe.skipIf(await lacks('headless shell'))('a trial recording whose media UR
   });
 });
 
-describe('a trial recording that no worker takes', () => {
+describe.concurrent('a trial recording that no worker takes', () => {
   it('says so, and is deleted', async () => {
     await using redis = await startRedis();
     await using edge = await testEdge(redis.url);
