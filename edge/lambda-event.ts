@@ -4,9 +4,10 @@
  * API Gateway (REST and HTTP) and Function URLs take https only, and put the domain that was asked for into
  * `requestContext.domainName`, which is no header:
  * https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html,
- * https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html. A load balancer stores the client's protocol and port in
- * X-Forwarded-Proto and X-Forwarded-Port in the place of what a client sent, and passes Host as the client wrote it:
- * https://docs.aws.amazon.com/elasticloadbalancing/latest/application/x-forwarded-headers.html.
+ * https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html. A load balancer stores the protocol and port that the
+ * client came to in X-Forwarded-Proto and X-Forwarded-Port, and passes Host as the client wrote it:
+ * https://docs.aws.amazon.com/elasticloadbalancing/latest/application/x-forwarded-headers.html. What becomes of such headers of a
+ * client is not written there, so what comes last counts.
  */
 import type { LambdaEvent } from 'hono/aws-lambda';
 import type { HeaderLine, PlatformOrigin, RequestFacts } from './origin/facts.ts';
