@@ -95,7 +95,7 @@ describe.skipIf(!hasOpenssl).each(Object.entries(trusts))('behind a real proxy t
       async function isRefused(row: string, to: Target, header: RegExp) {
         for (const { status, body } of [await origin(to), await ask(to, '/v1/recordings', { body: page })]) {
           expect(status, JSON.stringify(body)).toBe(421);
-          expect(JSON.stringify(body)).toMatch(header);
+          expect(body.remedy, JSON.stringify(body)).toMatch(header);
           expect(body).not.toHaveProperty('websocket');
         }
         expect(await edge.control.recordQueue.getJobCountByTypes('waiting', 'delayed', 'prioritized')).toBe(queued);
