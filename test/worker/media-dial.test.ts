@@ -196,6 +196,12 @@ describe.skipIf(!hasOpenssl)('a media URL over TLS', () => {
     await expectCause(`wss://127.0.0.1:${await listenTcp(serve)}${MEDIA}`, 'media_tls', words, { ca: authority.ca });
   });
 
+  it('that wants a certificate of the worker', async () => {
+    const server = createHttpsServer({ ...good, requestCert: true, rejectUnauthorized: true });
+    server.on('tlsClientError', () => undefined);
+    await expectCause(`wss://127.0.0.1:${await listen(server)}${MEDIA}`, 'media_tls', /in the midst of the TLS handshake|CERTIFICATE_REQUIRED|TLS failed/i, { ca: authority.ca });
+  });
+
   it('whose ingress starts with a certificate of its own making is dialled on, warned of, and then taken', async () => {
     await using other = await createAuthority('Kubernetes Ingress Controller Fake Certificate');
     const fake = await other.issue(['ingress.local']);

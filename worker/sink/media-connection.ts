@@ -1,6 +1,6 @@
 /** One media socket from its dial to its close: handshake, welcome, heartbeat. What is sent over it is the sink's. */
 import type { RawData } from 'ws';
-import { TabreelError } from '../../shared/errors.ts';
+import type { TabreelError } from '../../shared/errors.ts';
 import type { Log } from '../../shared/log.ts';
 import { ingestMessage } from '../../shared/media-protocol.ts';
 import { dialMedia, hostOf, type MediaTarget } from './media-dial.ts';
@@ -138,7 +138,7 @@ export function connectMedia(target: MediaTarget, times: ConnectionTimes, log: L
   ws.on('unexpected-response', (_request, response) => {
     clearTimeout(limit); // reading the answer has a time of its own
     void statusAnswer(response, host).then((answer) => {
-      if (answer.refused) refusal = new TabreelError('media_refused', answer.cause.what);
+      refusal = answer.refusal;
       abandon(answer.cause);
     });
   });

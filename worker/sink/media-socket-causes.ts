@@ -91,7 +91,8 @@ export function dialCause(thrown: Error, host: string, stage: DialStage, shown: 
 
 function byStage(error: Error, code: string | null, message: string, stage: DialStage): readonly [MediaCode, string] {
   if ((error as { syscall?: unknown }).syscall === 'getaddrinfo') return ['media_dns', message];
-  if (stage === 'tls') {
+  // with TLS 1.3 a server that wants a certificate of the client says so after the handshake
+  if (stage === 'tls' || code?.startsWith('ERR_SSL_')) {
     if (isPlainAnswer(error)) return ['media_tls', 'what answers speaks no TLS, as a port of plain http'];
     return ['media_tls', code === 'ECONNRESET' ? 'the connection was closed in the midst of the TLS handshake' : `TLS failed: ${message}`];
   }
@@ -121,11 +122,17 @@ const codeOf = (error: Error): string | null => {
 
 const firstLine = (text: string): string => text.split('\n', 1)[0]?.trim().slice(0, 200) ?? '';
 
-/** The handshake was answered, but not by an upgrade. @param refused no further dial will change it */
-export type StatusAnswer = { cause: MediaCause; refused: boolean };
+/** The handshake was answered, but not by an upgrade. @property refusal where no further dial will change it */
+export type StatusAnswer = { cause: MediaCause; refusal: TabreelError | null };
 
-/** Statuses that no further dial will change. */
-const finalStatuses = [401, 403, 404, 409, 410];
+/** Statuses that no further dial will change, and what mends them. */
+const finalStatuses: Readonly<Record<number, string>> = {
+  401: 'Edges that share the queue need the same TOKEN_SECRET, a new one beside the old one until its recordings are over; and a proxy must not ask for a credential of its own',
+  403: 'A proxy or firewall on the way forbids it: let it pass /v1/recordings/ on to the edge',
+  404: 'The recording was deleted, or PUBLIC_URL or MEDIA_URL of the edge lead to a deployment with another Redis or QUEUE_PREFIX',
+  409: 'Something on the way takes it for a conflict: its log tells why',
+  410: 'The recording is over',
+};
 
 /** Reads the answer's body as far as it tells why. */
 export async function statusAnswer(response: IncomingMessage, host: string): Promise<StatusAnswer> {
@@ -136,8 +143,9 @@ export async function statusAnswer(response: IncomingMessage, host: string): Pro
   const cut = status < 300 || status === 426;
   const what = `${host} answered ${cut ? 'the WebSocket upgrade with ' : ''}HTTP status ${status}${told}`;
   // an ingress that starts answers 404 for a host that it doesn't know yet; the ingest itself always sends a problem
-  const refused = finalStatuses.includes(status) && (isProblem || status !== 404);
-  return { cause: { code: cut ? 'media_upgrade_cut' : 'media_http_status', what }, refused };
+  const remedy = status === 404 && !isProblem ? undefined : finalStatuses[status];
+  const refusal = remedy === undefined ? null : new TabreelError('media_refused', `${what}. ${remedy}`);
+  return { cause: { code: cut ? 'media_upgrade_cut' : 'media_http_status', what }, refusal };
 }
 
 /** Our own codes as the protocol has them; of the rest, those that say that this very message is refused (RFC 6455). */

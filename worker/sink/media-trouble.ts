@@ -21,11 +21,13 @@ export type MediaTrouble = {
  */
 export function watchTrouble(options: { after: number; patience: number; warn: Warn }): MediaTrouble {
   const told = new Set<MediaCode>();
+  /** How often each cause came; of those after the first, only what comes again is more than a moment's. */
+  const times = new Map<MediaCode, number>();
   let began: number | null = null;
   let timer: NodeJS.Timeout | undefined;
 
   const tell = (cause: MediaCause) => {
-    if (told.has(cause.code)) return;
+    if (told.has(cause.code) || (told.size > 0 && (times.get(cause.code) ?? 0) < 2)) return;
     told.add(cause.code);
     options.warn(
       cause.code,
@@ -36,6 +38,7 @@ export function watchTrouble(options: { after: number; patience: number; warn: W
   return {
     failed(cause, since) {
       began ??= since;
+      times.set(cause.code, (times.get(cause.code) ?? 0) + 1);
       clearTimeout(timer);
       const rest = began + options.after - performance.now();
       if (rest <= 0) tell(cause);

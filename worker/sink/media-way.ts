@@ -28,6 +28,8 @@ export function mediaWays(url: string, options: { allowInsecure: boolean; after:
   let worked = false;
   let last: Way = secure;
   let secureCause: MediaCause | null = null;
+  /** What came of the last dial without TLS, where nothing came of it. */
+  let beside: string | null = null;
 
   return {
     next() {
@@ -39,19 +41,23 @@ export function mediaWays(url: string, options: { allowInsecure: boolean; after:
     ended(way, { cause, refusal, opened, secured }) {
       if (way.insecure) {
         worked ||= opened;
-        if (opened || secureCause === null) return { cause, refusal };
+        beside = opened ? null : cause.what;
         // whoever answers there may be anyone: his refusal is not the ingest's
-        return { cause: { code: secureCause.code, what: `${secureCause.what}; without TLS, ${cause.what}` }, refusal: null };
+        return opened || secureCause === null ? { cause, refusal } : { cause: told(secureCause, beside), refusal: null };
       }
       secureCause = cause;
       if (secured) allowed = false;
       const instead = insecureUrl(url, cause);
       insecure = instead === null ? null : { url: instead, insecure: true };
       since = instead === null ? null : (since ?? performance.now());
-      return { cause, refusal };
+      if (instead === null) beside = null;
+      return { cause: told(cause, beside), refusal };
     },
   };
 }
+
+const told = (cause: MediaCause, beside: string | null): MediaCause =>
+  beside === null ? cause : { ...cause, what: `${cause.what}; without TLS, ${beside}` };
 
 /**
  * Without TLS: the same host and port where something answers there that doesn't speak it, port 80 where nothing listens on
