@@ -1,8 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { once } from 'node:events';
-import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { hasRedisServer, realRedis } from '../helpers/redis.ts';
+import { silencablePath } from '../helpers/silencable-path.ts';
 import { dial, eventually, testEdge, type TestEdge } from './harness.ts';
 
 const url = 'https://example.com/';
@@ -35,32 +34,6 @@ async function refusesFast(edge: TestEdge, id: string) {
   expect((await edge.api('/healthz')).status).toBe(200);
   expect((await edge.api('/metrics')).body).toContain('tabreel_media_sockets');
   expect(Date.now() - begin).toBeLessThan(4000);
-}
-
-/** A way to a port of this machine; what is open when it is silenced stays open, and nothing comes through it any more. */
-async function silencablePath(target: number): Promise<AsyncDisposable & { port: number; silence(): void }> {
-  const sockets = new Set<Socket>();
-  const server = createServer((near) => {
-    const far = connect(target, '127.0.0.1');
-    for (const [socket, other] of [[near, far], [far, near]] as const) {
-      sockets.add(socket);
-      socket.on('error', () => undefined);
-      socket.on('data', (data) => other.write(data));
-      socket.on('close', () => other.destroy());
-    }
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  return {
-    port: (server.address() as AddressInfo).port,
-    silence() {
-      for (const socket of sockets) socket.removeAllListeners('data').resume();
-    },
-    async [Symbol.asyncDispose]() {
-      for (const socket of sockets) socket.destroy();
-      server.close();
-    },
-  };
 }
 
 describe.skipIf(!hasRedisServer).concurrent('while Redis is away requests are refused within two seconds, and served again once it is back', { timeout: 15_000 }, () => {

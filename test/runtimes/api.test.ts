@@ -9,6 +9,7 @@ import { parseJob, type RecordingJob } from '../../shared/job.ts';
 import { RECORD_QUEUE, patientRedis } from '../../shared/queue.ts';
 import { recording } from '../../shared/recording.ts';
 import { hasRedisServer, realRedis, startRedis, type RealRedis, type TestRedis } from '../helpers/redis.ts';
+import { silencablePath } from '../helpers/silencable-path.ts';
 import { INSTALL, missing, runtimeNames, startBun, startDeno, startLambda, startRuntimes, startWorkerd, type Runtime, type RuntimeName } from './runtimes.ts';
 
 const absent = runtimeNames.filter(missing);
@@ -251,6 +252,18 @@ describe.skipIf(!hasRedisServer)('while Redis is away every runtime says so with
     }
     await all(recovers);
   }, 20_000);
+
+  // between two requests a function is frozen, for minutes maybe: what it held is worth nothing then
+  test.for(['lambda', 'workerd'] as const)('%s: a connection that was forgotten on the way costs no request', async (name, { skip }) => {
+    if (name === 'workerd' && missing(name)) skip();
+    await using path = await silencablePath(Number(new URL(redis.url).port));
+    const over = { ...settings(name), REDIS_URL: `redis://127.0.0.1:${path.port}` };
+    await using runtime = name === 'lambda' ? await startLambda(over, directory) : await startWorkerd(over, directory);
+    const url = 'urls' in runtime ? (runtime.urls['function-url'] ?? '') : runtime.url;
+    expect((await ask(`${url}/v1/recordings`)).status).toBe(200);
+    path.silence();
+    expect((await ask(`${url}/v1/recordings`)).status).toBe(200);
+  });
 
   test('gone', async () => {
     await real?.kill();
