@@ -8,6 +8,7 @@ import type { Log } from '../shared/log.ts';
 import { createApp, type AppConfig, type AppDeps, type AppEnv } from './app.ts';
 import { readEdgeConfig, type EdgeConfig } from './config.ts';
 import { openConnections } from './connections.ts';
+import { warnOfAnyHost } from './origin/policy.ts';
 import { redisTroubleLog } from './redis-trouble.ts';
 import { unsupported } from './unsupported.ts';
 
@@ -32,6 +33,7 @@ export type Serverless = {
 };
 
 export function createServerless(config: ServerlessConfig, log: Log): Serverless {
+  warnOfAnyHost(config, log);
   if (config.mediaUrl === null) log.warn('recordings are refused', { reason: unsupported('create').message });
   const trouble = redisTroubleLog(log);
   const closing = new AbortController().signal;

@@ -56,5 +56,5 @@ export function parseAllowedHosts(items: readonly string[] | null): (authority: 
 /** Once, at start. */
 export function warnOfAnyHost({ allowedHosts, publicUrl }: Pick<OriginSettings, 'allowedHosts' | 'publicUrl'>, log: Log): void {
   if (allowedHosts !== null || publicUrl !== null) return;
-  log.warn('ALLOWED_HOSTS is not set: a caller may name any host, and workers send media there; list the names that callers use, or * to mean any');
+  log.warn('ALLOWED_HOSTS is not set: a caller may name any host, and media URLs and links are made of it; list the names that callers use, or * for any');
 }
