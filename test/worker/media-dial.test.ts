@@ -88,7 +88,10 @@ async function expectCause(url: string, code: MediaCode, words: RegExp, options:
   return { sink, error };
 }
 
-describe('a media URL that can not be connected to', () => {
+// all of these end by the clock: a machine that is busy elsewhere gets another try
+const patient = { retry: 2 };
+
+describe('a media URL that can not be connected to', patient, () => {
   it('has a name that does not resolve', async () => {
     await expectCause(`wss://no-such-host.invalid${MEDIA}`, 'media_dns', /no-such-host\.invalid: (the name (does not resolve|could not be resolved)|its name was not resolved)/);
   });
@@ -105,7 +108,7 @@ describe('a media URL that can not be connected to', () => {
   });
 });
 
-describe('a media URL that does not pass WebSockets on', () => {
+describe('a media URL that does not pass WebSockets on', patient, () => {
   it.each<[string, MediaCode, RegExp, RequestListener]>([
     ['a gateway whose upstream is down', 'media_http_status', /answered HTTP status 502\./, (_request, response) => response.writeHead(502).end('<html>')],
     ['an edge that is leaving', 'media_http_status', /HTTP status 503 \(dial again\)/, (_request, response) => response.writeHead(503, { 'content-type': 'application/problem+json' }).end('{"detail":"dial again"}')],
@@ -149,7 +152,7 @@ describe('a media URL that does not pass WebSockets on', () => {
 
 if (!hasOpenssl) console.warn('Tests are skipped for want of openssl: apt-get install openssl');
 
-describe.skipIf(!hasOpenssl)('a media URL over TLS', () => {
+describe.skipIf(!hasOpenssl)('a media URL over TLS', patient, () => {
   let authority: Authority;
   let good: { key: string; cert: string };
   beforeAll(async () => {
@@ -226,7 +229,7 @@ describe.skipIf(!hasOpenssl)('a media URL over TLS', () => {
 
     it('goes without where that is allowed, once TLS has been tried for a while, and says so', async () => {
       const ingest = await startIngest();
-      const sink = dial(ingest.url.replace('ws:', 'wss:'), { allowInsecure: true });
+      const sink = dial(ingest.url.replace('ws:', 'wss:'), { allowInsecure: true, limits: { unreachable: 5000 } });
       sink.push(segment(0));
       await sink.finish(2_000_000);
       expect(ingest.headers.length).toBe(2);
@@ -314,7 +317,7 @@ describe('the way without TLS', () => {
   });
 });
 
-describe('what an operator is told meanwhile', () => {
+describe('what an operator is told meanwhile', patient, () => {
   it('is nothing where the trouble is over soon', async () => {
     const ingest = await startIngest();
     const sink = dial(ingest.url, { limits: { told: 2000 } });
