@@ -1,9 +1,10 @@
 /** The settings of the edge and of the finaliser. Names and defaults: docs/configuration.md. */
 import { z } from 'zod';
+import { isLoopbackHost } from '../shared/address.ts';
 import { ConfigError, commonSettings, flag, list, readConfig, secrets, wholeNumber, type Environment } from '../shared/config.ts';
 import { MAX_DURATION_DEFAULT } from '../shared/recording.ts';
-import { isLoopbackHost } from '../shared/address.ts';
 import { parseAllowedHosts, type WsScheme } from './origin/policy.ts';
+import { shown } from './origin/refusal.ts';
 import { parseTrust, type Trust } from './origin/trust.ts';
 
 const storageUrl = z.url({ protocol: /^file$/, error: 'must be a file:/// URL' });
@@ -77,7 +78,7 @@ export function readEdgeConfig(environment: Environment, defaultStorageUrl: stri
   for (const name of ['PUBLIC_URL', 'MEDIA_URL'] as const) {
     const url = settings[name] === undefined ? null : new URL(settings[name]);
     if (url && (url.search !== '' || url.hash !== '' || url.username !== '' || url.password !== '')) {
-      throw new ConfigError(`${name}: must be scheme, host, port and path only`);
+      throw new ConfigError(`${name}=${JSON.stringify(shown(settings[name] ?? null))}: must be scheme, host, port and path only`);
     }
   }
   const media = settings.MEDIA_URL === undefined ? null : new URL(settings.MEDIA_URL);

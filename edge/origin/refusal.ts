@@ -39,8 +39,7 @@ export function shown<T extends string | null>(value: T): T {
   const at = value.lastIndexOf('@');
   const open = at === -1 ? value : `(hidden)${value.slice(at)}`;
   const short = open.length > SHOWN ? `${open.slice(0, SHOWN)}…` : open;
-  // eslint-disable-next-line no-control-regex -- these are what is looked for
-  return short.replaceAll(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, (character) =>
+  return short.replaceAll(/[\p{Cc}\u2028\u2029]/gu, (character) =>
     character === '\n' ? ', ' : `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`,
   ) as T;
 }

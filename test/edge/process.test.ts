@@ -65,7 +65,7 @@ describe('settings', () => {
     [{ PUBLIC_URL: 'ws://x' }, /PUBLIC_URL/],
     [{ PUBLIC_URL: 'https://x/?a' }, /PUBLIC_URL/],
     [{ MEDIA_URL: 'https://x' }, /MEDIA_URL/],
-    [{ PUBLIC_URL: 'https://:hunter2@x' }, /^(?!.*hunter2).*PUBLIC_URL/],
+    [{ PUBLIC_URL: 'https://:hunter2@x' }, /^(?!.*hunter2)PUBLIC_URL="\(hidden\)@x"/],
     [{ MEDIA_URL: 'ws://media.example.com' }, /MEDIA_URL="ws:\/\/media\.example\.com".*wss:\/\/.*ALLOW_INSECURE_WS/],
     [{ TRUSTED_PROXIES: 'loopback,somebody' }, /somebody/],
     [{ ALLOWED_HOSTS: 'rec.example.com, https://x' }, /ALLOWED_HOSTS: "https:\/\/x"/],

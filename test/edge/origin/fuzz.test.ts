@@ -4,7 +4,7 @@ import { errorKinds } from '../../../shared/errors.ts';
 import { aliasNames } from '../../../edge/origin/headers.ts';
 import { fuzzOrigin } from '../../fuzz/run.ts';
 
-const RUNS = 16_000;
+const RUNS = 30_000;
 
 test(`of ${RUNS} requests none breaks a promise, and every answer there is was given`, { timeout: 60_000 }, async () => {
   // a failure names its seed
