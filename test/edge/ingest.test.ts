@@ -108,7 +108,7 @@ describe('sockets', () => {
     first.ws.terminate();
     const second = await dial(edge, created, attempt);
     await second.welcome;
-    second.close();
+    second.ws.close(1000);
     await second.closed;
     await expect.poll(async () => (await counts()).map((value, i) => value - (before[i] ?? 0))).toEqual([1, 1, 1, 1]);
   });

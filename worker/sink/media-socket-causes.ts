@@ -5,10 +5,10 @@ import { closeCodes, MEDIA_SUBPROTOCOL } from '../../shared/media-protocol.ts';
 
 /** What mends each cause, as a sentence without its full stop. Whoever explains a code of these takes its words from here. */
 export const mediaRemedies = {
-  media_dns: 'Let the name resolve where the worker runs, or set PUBLIC_URL or MEDIA_URL of the edge to a name that does',
+  media_dns: 'Let the name resolve where the worker runs, or set PUBLIC_URL of the edge (MEDIA_URL, where another deployment takes the media) to a name that does',
   media_connection_refused: 'Start what should listen there, or set PUBLIC_URL or MEDIA_URL of the edge to where it listens',
   media_timeout:
-    "Let the worker's network reach this host and port (firewall, NetworkPolicy), or set MEDIA_URL of the edge to an address that it reaches",
+    "Let the worker's network reach this host and port (firewall, NetworkPolicy), or set PUBLIC_URL of the edge to an address that it reaches",
   media_tls_expired: 'Renew the certificate that is served there',
   media_tls_name: 'Serve a certificate for this name, or set PUBLIC_URL or MEDIA_URL of the edge to a name that the certificate has',
   media_tls_authority: 'Serve the whole chain of an authority that is trusted, or set MEDIA_CA of the worker to a PEM file of that authority',
