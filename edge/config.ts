@@ -25,7 +25,7 @@ const edgeSettings = z.object({
   PUBLIC_URL: z.url({ protocol: /^https?$/, error: 'must be an http:// or https:// URL' }).optional(),
   MEDIA_URL: z.url({ protocol: /^wss?$/, error: 'must be a ws:// or wss:// URL' }).optional(),
   TRUSTED_PROXIES: list.default(['loopback', 'private']),
-  ALLOWED_HOSTS: list.optional(),
+  ALLOWED_HOSTS: list.refine((items) => items.length > 0, { error: 'must be one or more of host, host:port, *.domain, comma separated, or *' }).optional(),
   WS_SCHEME: z.enum(['auto', 'wss', 'ws'], { error: 'must be auto, wss or ws' }).default('auto'),
   ALLOW_INSECURE_WS: flag.default(false),
   MAX_DURATION: wholeNumber(1, 604_800).default(MAX_DURATION_DEFAULT),

@@ -69,6 +69,7 @@ describe('settings', () => {
     [{ MEDIA_URL: 'ws://media.example.com' }, /MEDIA_URL="ws:\/\/media\.example\.com".*wss:\/\/.*ALLOW_INSECURE_WS/],
     [{ TRUSTED_PROXIES: 'loopback,somebody' }, /somebody/],
     [{ ALLOWED_HOSTS: 'rec.example.com, https://x' }, /ALLOWED_HOSTS: "https:\/\/x"/],
+    [{ ALLOWED_HOSTS: ' , ' }, /ALLOWED_HOSTS=" , ": must be one or more/],
     [{ WS_SCHEME: 'https' }, /WS_SCHEME="https": must be auto, wss or ws/],
     [{ STORAGE_URL: 's3://bucket' }, /STORAGE_URL/],
     [{ WEBRTC: 'on' }, /WEBRTC/],
