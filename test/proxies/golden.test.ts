@@ -45,11 +45,13 @@ describe.each(golden.map((each) => [each.who, each] as const))('%s', (_who, set)
 
   it('an https client', () => matches(verdictOn(peer, headers, settings), expected));
 
-  it.skipIf(set.upgrade === null)('a WebSocket upgrade', () => matches(verdictOn(peer, upgradeOf(set), settings), expected));
+  if (set.upgrade !== null) it('a WebSocket upgrade', () => matches(verdictOn(peer, upgradeOf(set), settings), expected));
 
-  it.skipIf(settings.TRUSTED_PROXIES === undefined)('is not believed before it is in TRUSTED_PROXIES', () => {
-    matches(verdictOn(peer, headers, {}), { code: 'origin_insecure', names: 'TRUSTED_PROXIES' });
-  });
+  if (settings.TRUSTED_PROXIES !== undefined) {
+    it('is not believed before it is in TRUSTED_PROXIES', () => {
+      matches(verdictOn(peer, headers, {}), { code: 'origin_insecure', names: 'TRUSTED_PROXIES' });
+    });
+  }
 
   it('a host that a client made up goes nowhere with ALLOWED_HOSTS', () => {
     const forged: HeaderLine[] = [['X-Forwarded-Host', 'evil.example'], ...headers.filter(([name]) => name.toLowerCase() !== 'x-forwarded-host')];
