@@ -87,7 +87,7 @@ function fromSetting({ scheme, authority, prefix }: NonNullable<OriginPolicy['pu
 }
 
 function fromPlatform({ scheme, authority, source, prefix = '' }: PlatformOrigin, policy: OriginPolicy, note: Note | null): Found {
-  note?.(source, `${scheme}://${authority}${prefix}`, 'used', 'the platform itself says so, and no client can write it');
+  note?.(source, `${scheme}://${authority}${prefix}`, 'used', 'the platform says so: forwarding headers do not count');
   const named = { header: source, value: authority };
   const outer = allowed(authorityOf(named), scheme, policy, note);
   const path = prefixOf([prefix], source);
