@@ -19,7 +19,7 @@ export const whereMediaIs = (deps: AppDeps, serve: (deps: AppDeps, media: Media)
       return here(c);
     }
     const elsewhere = config.mediaUrl.replace(/^ws/, 'http');
-    if (here !== null && cameTo(elsewhere, c)) return here(c);
+    if (here !== null && cameTo(elsewhere, c, deps)) return here(c);
     // not what the framework made of the path: it decodes, and a header can't hold everything
     const { pathname, search } = new URL(c.req.url);
     // a page of another origin that plays the link follows only what it may read
@@ -28,10 +28,15 @@ export const whereMediaIs = (deps: AppDeps, serve: (deps: AppDeps, media: Media)
   };
 };
 
-/** Whether the caller asked at MEDIA_URL itself, which would else answer itself for ever. */
-function cameTo(url: string, c: Context<AppEnv>): boolean {
+/** Whether the caller asked at MEDIA_URL itself, which would else send him to itself for ever. */
+function cameTo(url: string, c: Context<AppEnv>, { config, factsOf }: AppDeps): boolean {
+  const { host, href } = new URL(url);
+  if (config.publicUrl !== null && new URL(config.publicUrl).host !== host) {
+    // the origin is PUBLIC_URL whatever was asked for: Host alone still tells; who lies in it is served here, where he is
+    return factsOf(c).headers.some(([name, value]) => name.toLowerCase() === 'host' && value.toLowerCase() === host);
+  }
   try {
-    return new URL(toHttpUrl(c.get('origin')())).href === new URL(url).href;
+    return new URL(toHttpUrl(c.get('origin')())).href === href;
   } catch {
     // who can't be told where he came from is told where to go
     return false;

@@ -1,4 +1,5 @@
 /** MEDIA_URL names another deployment: what that one holds is asked for there. */
+import { get } from 'node:http';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { startRedis, type TestRedis } from '../helpers/redis.ts';
 import { testEdge, type TestEdge } from './harness.ts';
@@ -57,5 +58,18 @@ describe('where MEDIA_URL points elsewhere', () => {
     const at = (host: string) => itself.api(path, { redirect: 'manual', headers: { 'x-forwarded-proto': 'https', 'x-forwarded-host': host } });
     expect((await at('media.example.com:8443')).status).toBe(404);
     expect((await at('media.example.com')).status).toBe(307);
+  });
+
+  test('also where PUBLIC_URL hides by which name', async () => {
+    await using itself = await testEdge(redis.url, { mediaUrl: 'wss://media.example.com', publicUrl: 'https://rec.example.com' });
+    const at = (host: string) =>
+      new Promise((resolve, reject) => {
+        get(`${itself.url}/v1/recordings/rec_00000000000000000000000000/recording.mp4`, { headers: { host } }, (answer) => {
+          answer.resume();
+          resolve(answer.statusCode);
+        }).on('error', reject);
+      });
+    expect(await at('media.example.com')).toBe(404);
+    expect(await at('rec.example.com')).toBe(307);
   });
 });
