@@ -1,7 +1,7 @@
 /** `tabreel doctor URL`: tries every link of the way to a deployment, and says which is broken and what to do about it. */
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { getCACertificates } from 'node:tls';
+import { trustedAuthorities } from '../shared/authorities.ts';
 import { ConfigError } from '../shared/config.ts';
 import { LINK_TIMEOUT_MS, type Access } from './doctor/http.ts';
 import { linkRunner, plain, skipped, type Link } from './doctor/link.ts';
@@ -156,9 +156,9 @@ function baseOf(text: string): string {
   return url.href.replace(/\/+$/, '');
 }
 
-/** Node's own authorities, NODE_EXTRA_CA_CERTS, the system's, and the one that was given. */
+/** Those that are trusted anyway, and the one that was given. */
 async function authorities(path: string | null): Promise<string[]> {
-  const known = [...new Set([...getCACertificates('default'), ...getCACertificates('system')])];
+  const known = trustedAuthorities();
   if (path === null) return known;
   try {
     const pem = await readFile(path, 'utf8');

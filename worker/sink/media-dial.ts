@@ -1,7 +1,8 @@
 /** One dial: the WebSocket's handshake, watched stage by stage, so that an end of it can be told for what it was. */
 import type { ClientRequest } from 'node:http';
-import { createSecureContext, getCACertificates, TLSSocket, type SecureContext } from 'node:tls';
+import { createSecureContext, TLSSocket, type SecureContext } from 'node:tls';
 import { WebSocket } from 'ws';
+import { trustedAuthorities } from '../../shared/authorities.ts';
 import { ATTEMPT_HEADER, MEDIA_SUBPROTOCOL } from '../../shared/media-protocol.ts';
 import type { DialStage, ShownCertificate } from './media-socket-causes.ts';
 
@@ -67,7 +68,7 @@ export function dialMedia({ url, credential, attempt, trust }: MediaTarget): Med
  */
 export function trusting(ca: string | null): SecureContext {
   return createSecureContext({
-    ca: [...new Set([...getCACertificates('default'), ...getCACertificates('system'), ...(ca === null ? [] : [ca])])],
+    ca: [...trustedAuthorities(), ...(ca === null ? [] : [ca])],
     minVersion: 'TLSv1.2',
   });
 }
