@@ -15,7 +15,7 @@ import type { LiveParts } from './ingest/live.ts';
 import type { EdgeMetrics } from './metrics.ts';
 import type { RequestFacts } from './origin/facts.ts';
 import { reachableMediaBase, type MediaBase } from './origin/media.ts';
-import { originPolicy } from './origin/policy.ts';
+import { originPolicy, type OriginSettings } from './origin/policy.ts';
 import { OriginError } from './origin/refusal.ts';
 import { resolveOrigin, type OriginVerdict } from './origin/resolve.ts';
 import { originRoutes } from './origin/route.ts';
@@ -25,10 +25,7 @@ import type { Storage } from './storage/storage.ts';
 import { unsupported } from './unsupported.ts';
 import type { Watch } from './watch.ts';
 
-export type AppConfig = Pick<
-  EdgeConfig,
-  'publicUrl' | 'mediaUrl' | 'trust' | 'allowedHosts' | 'wsScheme' | 'allowInsecureWs' | 'secretsKeys' | 'maxDuration' | 'webrtc'
-> & { tokenSecrets: readonly string[] };
+export type AppConfig = OriginSettings & Pick<EdgeConfig, 'secretsKeys' | 'maxDuration' | 'webrtc'> & { tokenSecrets: readonly string[] };
 
 /** What a process with sockets and files of its own serves beside the API. */
 export type Media = {

@@ -3,9 +3,9 @@ import { z } from 'zod';
 import { isLoopbackHost } from '../shared/address.ts';
 import { ConfigError, commonSettings, flag, list, readConfig, secrets, wholeNumber, type Environment } from '../shared/config.ts';
 import { MAX_DURATION_DEFAULT } from '../shared/recording.ts';
-import { parseAllowedHosts, type WsScheme } from './origin/policy.ts';
+import { parseAllowedHosts, type OriginSettings } from './origin/policy.ts';
 import { shown } from './origin/refusal.ts';
-import { parseTrust, type Trust } from './origin/trust.ts';
+import { parseTrust } from './origin/trust.ts';
 
 const storageUrl = z.url({ protocol: /^file$/, error: 'must be a file:/// URL' });
 
@@ -32,22 +32,13 @@ const edgeSettings = z.object({
   WEBRTC: z.enum(['proxied', 'direct'], { error: 'must be proxied or direct' }).default('proxied'),
 });
 
-export type EdgeConfig = {
+export type EdgeConfig = OriginSettings & {
   redisUrl: string;
   queuePrefix: string;
   /** A loopback address: without API keys nothing else is listened on. */
   host: string;
   /** 0 for any free one. */
   port: number;
-  /** Overrides the origin that requests tell. */
-  publicUrl: string | null;
-  /** Base of the media URLs (ws or wss) where the media goes to another deployment than this one. */
-  mediaUrl: string | null;
-  trust: Trust;
-  /** Host names that callers may use: `name`, `name:port`, `*.name`; null for any. */
-  allowedHosts: readonly string[] | null;
-  wsScheme: WsScheme;
-  allowInsecureWs: boolean;
   /** Signs credentials and links, the first; null for a random one of the edge's, and no links from the finaliser. */
   tokenSecrets: readonly string[] | null;
   /** Seals what callers give in confidence; null refuses it, and tells no webhooks. */

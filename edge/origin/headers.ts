@@ -16,16 +16,11 @@ export const aliasNames = [
 ] as const;
 export type AliasName = (typeof aliasNames)[number];
 
-const forwardingNames = [
-  'forwarded',
-  'x-forwarded-for',
-  'x-forwarded-proto',
-  'x-forwarded-host',
-  'x-forwarded-port',
-  'x-forwarded-prefix',
-  ...aliasNames,
-] as const;
+/** Of the two families. */
+const families = ['forwarded', 'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-prefix'] as const;
+const forwardingNames = [...families, ...aliasNames] as const;
 export type ForwardingName = (typeof forwardingNames)[number];
+export const familyNames: ReadonlySet<ForwardingName> = new Set(families);
 
 const readNames: ReadonlySet<string> = new Set(['host', ...forwardingNames]);
 

@@ -3,7 +3,7 @@ import type { Said } from './families.ts';
 import { forwardedText } from './families.ts';
 import type { RequestFacts } from './facts.ts';
 import { parseForwarded } from './forwarded.ts';
-import { isLookalike, listItems, properName, type ForwardingName, type SeenHeaders } from './headers.ts';
+import { familyNames, isLookalike, listItems, properName, type ForwardingName, type SeenHeaders } from './headers.ts';
 import type { OriginStep } from './refusal.ts';
 import type { Alias } from './scheme.ts';
 
@@ -44,15 +44,6 @@ export function noteAliases(seen: SeenHeaders, used: Alias | null, why: string, 
     note(properName(name), showable(seen, name), chosen ? 'used' : 'ignored', chosen ? `a trusted proxy says ${used.scheme}, and no X-Forwarded-Proto does` : why);
   }
 }
-
-const familyNames: ReadonlySet<ForwardingName> = new Set([
-  'forwarded',
-  'x-forwarded-for',
-  'x-forwarded-proto',
-  'x-forwarded-host',
-  'x-forwarded-port',
-  'x-forwarded-prefix',
-]);
 
 export function noteLookalikes({ headers }: RequestFacts, note: Note): void {
   for (const [name, value] of headers) {

@@ -7,10 +7,12 @@ import type { Trust } from './trust.ts';
 export type WsScheme = 'auto' | 'wss' | 'ws';
 
 export type OriginSettings = {
+  /** Overrides the origin that requests tell. */
   publicUrl: string | null;
+  /** Base of the media URLs (ws or wss) where the media goes to another deployment than this one. */
   mediaUrl: string | null;
   trust: Trust;
-  /** `name`, `name:port`, `*.name`, `*`; null for any. */
+  /** Host names that callers may use: `name`, `name:port`, `*.name`, `*`; null for any. */
   allowedHosts: readonly string[] | null;
   wsScheme: WsScheme;
   allowInsecureWs: boolean;

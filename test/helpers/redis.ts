@@ -40,6 +40,12 @@ export async function startEmbeddedRedis(): Promise<TestRedis> {
   return { url: `redis://${address.host}:${address.port}`, [Symbol.asyncDispose]: () => mock.close() };
 }
 
+/** Both kinds, for tests of what Redis itself has to do right. */
+export const redisServers = [
+  { server: 'redis-server', start: startRedis, there: hasRedisServer },
+  { server: 'the embedded Redis', start: startEmbeddedRedis, there: true },
+];
+
 /** Not started yet. */
 export async function realRedis(): Promise<RealRedis> {
   const port = await freePort();

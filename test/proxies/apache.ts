@@ -1,4 +1,4 @@
-import { PREFIX, UPSTREAM, innerWays, ways, type InnerWay, type Proxy, type Sites, type Way } from './proxy.ts';
+import { PREFIX, UPSTREAM, innerWays, linesOf, ways, type InnerWay, type Proxy, type Sites } from './proxy.ts';
 
 const headers = `ProxyPreserveHost On
 RequestHeader set X-Forwarded-Proto "expr=%{REQUEST_SCHEME}"
@@ -17,20 +17,13 @@ const prefixHeader = `RequestHeader set X-Forwarded-Prefix ${PREFIX}`;
 const innerPass = `ProxyPreserveHost On
 ProxyAddHeaders Off`;
 
-const lines: Readonly<Record<Way, string>> = {
-  single: headers,
-  bare: '',
-  'bare-address': '',
-  append: headers,
-  pass: headers,
-  replace: headers,
+const lines = linesOf(headers, {
   'inner-port': `${headers}\nRequestHeader set X-Forwarded-Port "expr=%{SERVER_PORT}"`,
   'port-80': `${headers}\nRequestHeader set X-Forwarded-Port 80`,
   prefix: `${headers}\n${prefixHeader}`,
-  ipv6: headers,
   wss: `${headers}\nRequestHeader set X-Forwarded-Proto wss`,
   rename: headers.replace('ProxyPreserveHost On', 'ProxyPreserveHost Off'),
-};
+});
 const innerLines: Readonly<Record<InnerWay, string>> = {
   append: 'ProxyPreserveHost On\nRequestHeader append X-Forwarded-Proto http',
   pass: innerPass,

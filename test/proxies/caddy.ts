@@ -1,4 +1,4 @@
-import { PREFIX, UPSTREAM, innerWays, ways, type InnerWay, type Proxy, type Sites, type Way } from './proxy.ts';
+import { PREFIX, UPSTREAM, innerWays, linesOf, ways, type InnerWay, type Proxy, type Sites } from './proxy.ts';
 
 const headers = `# a caller's own are not passed on
 header_up -X-Forwarded-Port
@@ -9,20 +9,13 @@ const prefixHeader = `header_up X-Forwarded-Prefix ${PREFIX}`;
 
 const pass = 'trusted_proxies 127.0.0.1/32';
 
-const lines: Readonly<Record<Way, string>> = {
-  single: headers,
-  bare: '',
-  'bare-address': '',
-  append: headers,
-  pass: headers,
-  replace: headers,
+const lines = linesOf(headers, {
   'inner-port': headers.replace('-X-Forwarded-Port', 'X-Forwarded-Port {http.request.port}'),
   'port-80': headers.replace('-X-Forwarded-Port', 'X-Forwarded-Port 80'),
   prefix: headers.replace('header_up -X-Forwarded-Prefix', prefixHeader),
-  ipv6: headers,
   wss: `${headers}\nheader_up X-Forwarded-Proto wss`,
   rename: `${headers}\nheader_up Host ${UPSTREAM}`,
-};
+});
 const innerLines: Readonly<Record<InnerWay, string>> = {
   append: `${pass}\nheader_up +X-Forwarded-Host {http.request.hostport}\nheader_up +X-Forwarded-Proto http`,
   pass,

@@ -1,4 +1,4 @@
-import { PREFIX, UPSTREAM, innerWays, ways, type InnerWay, type Proxy, type Sites, type Way } from './proxy.ts';
+import { PREFIX, UPSTREAM, innerWays, linesOf, ways, type InnerWay, type Proxy, type Sites, type Way } from './proxy.ts';
 
 const headers = `http-request set-header X-Forwarded-Proto https if { ssl_fc }
 http-request set-header X-Forwarded-Proto http unless { ssl_fc }
@@ -15,20 +15,13 @@ http-request replace-path ^${PREFIX}/(.*) /\\1`;
 
 const pass = 'option forwardfor';
 
-const lines: Readonly<Record<Way, string>> = {
-  single: headers,
-  bare: '',
-  'bare-address': '',
-  append: headers,
-  pass: headers,
-  replace: headers,
+const lines = linesOf(headers, {
   'inner-port': `${headers}\nhttp-request set-header X-Forwarded-Port %[dst_port]`,
   'port-80': `${headers}\nhttp-request set-header X-Forwarded-Port 80`,
   prefix: `${headers}\n${prefix}`,
-  ipv6: headers,
   wss: `${headers}\nhttp-request set-header X-Forwarded-Proto wss`,
   rename: `${headers}\nhttp-request set-header Host ${UPSTREAM}`,
-};
+});
 const innerLines: Readonly<Record<InnerWay, string>> = {
   append: `option forwardfor
 http-request add-header X-Forwarded-Host %[req.hdr(Host)]

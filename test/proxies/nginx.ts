@@ -1,4 +1,4 @@
-import { PREFIX, UPSTREAM, ways, innerWays, type Proxy, type Sites, type Way } from './proxy.ts';
+import { PREFIX, UPSTREAM, ways, innerWays, linesOf, type Proxy, type Sites, type Way } from './proxy.ts';
 
 const map = `map $http_upgrade $connection_upgrade {
     default upgrade;
@@ -34,20 +34,13 @@ proxy_set_header X-Forwarded-Host "$http_x_forwarded_host, $http_host";
 proxy_set_header X-Forwarded-Proto "$http_x_forwarded_proto, $scheme";`;
 
 /** Header lines of a way in; nginx sends a header twice that is set twice. */
-const lines: Readonly<Record<Way, string>> = {
-  single: recommended,
-  bare: '',
-  'bare-address': '',
-  append: recommended,
-  pass: recommended,
-  replace: recommended,
+const lines = linesOf(recommended, {
   'inner-port': recommended.replace('X-Forwarded-Port ""', 'X-Forwarded-Port $server_port'),
   'port-80': recommended.replace('X-Forwarded-Port ""', 'X-Forwarded-Port 80'),
   prefix: recommended.replace('proxy_set_header X-Forwarded-Prefix "";', prefixHeader),
-  ipv6: recommended,
   wss: recommended.replace('X-Forwarded-Proto $scheme', 'X-Forwarded-Proto wss'),
   rename: recommended.replace('Host $http_host', 'Host $proxy_host'),
-};
+});
 const innerLines = { append: `${append}\n${socket}`, pass: `${pass}\n${socket}`, replace: recommended };
 
 export const nginx: Proxy = {

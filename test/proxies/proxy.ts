@@ -28,6 +28,21 @@ export type Way = (typeof ways)[number];
 export const innerWays = ['append', 'pass', 'replace'] as const satisfies readonly Way[];
 export type InnerWay = (typeof innerWays)[number];
 
+/** The lines of each way: the recommended ones, none where it is bare, and a proxy's own words for the others. */
+export const linesOf = (
+  recommended: string,
+  special: Readonly<Record<'inner-port' | 'port-80' | 'prefix' | 'wss' | 'rename', string>>,
+): Readonly<Record<Way, string>> => ({
+  single: recommended,
+  bare: '',
+  'bare-address': '',
+  append: recommended,
+  pass: recommended,
+  replace: recommended,
+  ipv6: recommended,
+  ...special,
+});
+
 /** Path before ours at `prefix`. */
 export const PREFIX = '/rec';
 /** What proxies call the edge where they send their own name for it as Host. */

@@ -1,4 +1,4 @@
-import { PREFIX, UPSTREAM, innerWays, ways, type InnerWay, type Proxy, type Sites, type Way } from './proxy.ts';
+import { PREFIX, UPSTREAM, innerWays, linesOf, ways, type InnerWay, type Proxy, type Sites } from './proxy.ts';
 
 const headers = `if (proxy.is_ssl()) {
     set req.http.X-Forwarded-Proto = "https";
@@ -30,20 +30,13 @@ set req.url = regsub(req.url, "^${PREFIX}/", "/");`;
 
 const pass = '# nothing but the part on the media socket: Varnish appends to X-Forwarded-For by itself and leaves the others as they are';
 
-const lines: Readonly<Record<Way, string>> = {
-  single: headers,
-  bare: '',
-  'bare-address': '',
-  append: headers,
-  pass: headers,
-  replace: headers,
+const lines = linesOf(headers, {
   'inner-port': `${headers}\nset req.http.X-Forwarded-Port = std.port(local.ip);`,
   'port-80': `${headers}\nset req.http.X-Forwarded-Port = "80";`,
   prefix: `${headers}\n${prefix}`,
-  ipv6: headers,
   wss: `${headers}\nset req.http.X-Forwarded-Proto = "wss";`,
   rename: `${headers}\nset req.http.Host = "${UPSTREAM}";`,
-};
+});
 const innerLines: Readonly<Record<InnerWay, string>> = {
   append: `set req.http.X-Forwarded-Host = req.http.X-Forwarded-Host + ", " + req.http.Host;
 set req.http.X-Forwarded-Proto = req.http.X-Forwarded-Proto + ", http";`,

@@ -5,14 +5,9 @@ import type { Redis } from 'ioredis';
 import { networkIdentity } from '../../shared/network-identity.ts';
 import { createPresence, PRESENCE_BEAT_MS, PRESENCE_MS } from '../../shared/presence.ts';
 import { patientRedis } from '../../shared/queue.ts';
-import { hasRedisServer, startEmbeddedRedis, startRedis, type TestRedis } from '../helpers/redis.ts';
+import { redisServers, type TestRedis } from '../helpers/redis.ts';
 
-const servers = [
-  { server: 'redis-server', start: startRedis, there: hasRedisServer },
-  { server: 'the embedded Redis', start: startEmbeddedRedis, there: true },
-];
-
-for (const { server, start, there } of servers) {
+for (const { server, start, there } of redisServers) {
   describe.skipIf(!there)(`which workers are there, in ${server}`, () => {
     let running: TestRedis;
     let redis: Redis;

@@ -3,15 +3,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { patientRedis } from '../../shared/queue.ts';
 import { ALIVE_MS, createRecordingStore, statsOf, type RecordingStore } from '../../shared/recording-store.ts';
 import { newRecordingId, noStats, recordingStates, type RecordingState } from '../../shared/recording.ts';
-import { hasRedisServer, startEmbeddedRedis, startRedis, type TestRedis } from '../helpers/redis.ts';
+import { redisServers, type TestRedis } from '../helpers/redis.ts';
 import { someJob } from './some-job.ts';
 
-const servers = [
-  { server: 'redis-server', start: startRedis, there: hasRedisServer },
-  { server: 'the embedded Redis', start: startEmbeddedRedis, there: true },
-];
-
-for (const { server, start, there } of servers) {
+for (const { server, start, there } of redisServers) {
   describe.skipIf(!there)(`the record of recordings, in ${server}`, () => {
     let running: TestRedis;
     let redis: Redis;

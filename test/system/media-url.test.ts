@@ -1,8 +1,9 @@
 /** What becomes of a recording whose media URL is no good, through the whole worker. */
 import { once } from 'node:events';
 import { createServer } from 'node:https';
-import { createServer as createTcpServer, type AddressInfo } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { freePort } from '../../bin/local-redis.ts';
 import { createAuthority, hasOpenssl } from '../helpers/certificates.ts';
 import { startPages, type Pages } from '../helpers/pages.ts';
 import { lacks, startService } from '../helpers/service.ts';
@@ -52,12 +53,3 @@ describe.skipIf(!hasOpenssl || (await lacks('headless shell')))('a recording', (
     expect(metrics).toMatch(/^tabreel_worker_media_round_trip_seconds_count [1-9]/m);
   });
 });
-
-async function freePort(): Promise<number> {
-  const server = createTcpServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}

@@ -5,6 +5,7 @@ import { createServer, type AddressInfo, type Server, type Socket } from 'node:n
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { WebSocketServer } from 'ws';
+import { freePort } from '../../bin/local-redis.ts';
 import type { TabreelError } from '../../shared/errors.ts';
 import { createLog } from '../../shared/log.ts';
 import { createMediaSocketSink, type MediaSocketLimits } from '../../worker/sink/media-socket.ts';
@@ -61,15 +62,6 @@ const listenTcp = (serve: (socket: Socket) => void, port = 0) => listen(createSe
 /** Answers an upgrade like any other request, as a server without a handler for upgrades does. */
 const listenHttp = (answer: RequestListener) => listen(createHttpServer(answer));
 
-async function closedPort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}
-
 const MEDIA = '/v1/recordings/rec_1/media';
 
 /** Ends with this code, having named host, cause and remedy, and dialled more than once; and said so while it went on. */
@@ -97,7 +89,7 @@ describe('a media URL that can not be connected to', patient, () => {
   });
 
   it('has a port where nothing listens', async () => {
-    await expectCause(`wss://127.0.0.1:${await closedPort()}${MEDIA}`, 'media_connection_refused', /nothing listens there \(ECONNREFUSED\)/);
+    await expectCause(`wss://127.0.0.1:${await freePort()}${MEDIA}`, 'media_connection_refused', /nothing listens there \(ECONNREFUSED\)/);
   });
 
   it.each([
@@ -330,7 +322,7 @@ describe('what an operator is told meanwhile', patient, () => {
   });
 
   it('is each cause once, and the recording is whole where it is mended in time', async () => {
-    const port = await closedPort();
+    const port = await freePort();
     const sink = dial(`ws://127.0.0.1:${port}${MEDIA}`, { limits: { unreachable: 5000 } });
     sink.push(segment(0));
     await expect.poll(() => sink.warnings.length).toBe(1);
