@@ -9,6 +9,11 @@ registerAacEncoder();
 export const PACKET_SAMPLES = 1024;
 /** Samples of silence that the encoder puts in front: its first packet only primes the decoder. */
 const PRIMING_SAMPLES = 1024;
+/**
+ * With so many samples behind a moment, every packet up to it comes out: one packet is priming, FFmpeg's encoder holds one
+ * back to choose its windows, and a third may lack a sample to be whole. Measured on pieces of any length: 3071 at most.
+ */
+export const LOOKAHEAD_SAMPLES = 3 * PACKET_SAMPLES;
 
 export type AacPacket = {
   /** Sample at which it begins; the first packet's is negative (priming). */

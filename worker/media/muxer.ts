@@ -5,7 +5,7 @@
 import { asTabreelError } from '../../shared/errors.ts';
 import type { AudioChunk, VideoPacket } from '../capture/capture.ts';
 import type { SinkPart } from '../sink/sink.ts';
-import { createAacEncoder, PACKET_SAMPLES, type AacEncoder, type AacPacket } from './aac-encoder.ts';
+import { createAacEncoder, LOOKAHEAD_SAMPLES, PACKET_SAMPLES, type AacEncoder, type AacPacket } from './aac-encoder.ts';
 import { createAudioTrack, SAMPLE_RATE, type AudioTrack } from './audio-track.ts';
 import { monotonicMicros } from './clock.ts';
 import { muxSegment } from './segment.ts';
@@ -44,7 +44,7 @@ export type Muxer = {
 };
 
 /** The encoder needs this much sound beyond a segment's end to give up the last packet before it, in microseconds. */
-const LOOKAHEAD = 60_000;
+const LOOKAHEAD = (LOOKAHEAD_SAMPLES * 1e6) / SAMPLE_RATE;
 /** How long sound is waited for while it flows, and where none flowed lately, in microseconds. */
 const SOUND_PATIENCE = 600_000;
 const SILENT_PATIENCE = 150_000;

@@ -2,7 +2,7 @@ import { BufferTarget, EncodedAudioPacketSource, EncodedPacket, Mp4OutputFormat,
 import { writeFile } from 'node:fs/promises';
 import { join as path } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { createAacEncoder, PACKET_SAMPLES, type AacPacket } from '../../../worker/media/aac-encoder.ts';
+import { createAacEncoder, LOOKAHEAD_SAMPLES, PACKET_SAMPLES, type AacPacket } from '../../../worker/media/aac-encoder.ts';
 import { SAMPLE_RATE } from '../../../worker/media/audio-track.ts';
 import { hasFfmpeg, loudness, probe, readBeeps } from '../../helpers/analyse.ts';
 import { temporaryDirectory } from './h264.ts';
@@ -50,6 +50,29 @@ describe('encoded sound', () => {
     expect(packets.at(-1)?.position).toBeLessThan(samples + PACKET_SAMPLES);
     // AudioSpecificConfig: AAC-LC (2), 48 kHz (index 3), stereo
     expect([...(description ?? [])].slice(0, 2)).toEqual([0b00010_001, 0b1_0010_000]);
+  });
+
+  test('comes out as far as it is sure to, wherever a packet begins', async () => {
+    let until = -Infinity;
+    let came: () => void = () => undefined;
+    const packet = ({ position }: AacPacket) => {
+      until = position + PACKET_SAMPLES;
+      came();
+    };
+    const encoder = await createAacEncoder(BITRATE, packet, (error) => expect.unreachable(String(error)));
+    let samples = 4 * PACKET_SAMPLES;
+    encoder.encode(samples);
+    // each phase of a packet in turn: were one to need more, nothing would come
+    for (let i = 0; i <= PACKET_SAMPLES; i += 1) {
+      while (until < samples - LOOKAHEAD_SAMPLES) {
+        await new Promise<void>((resolve) => {
+          came = resolve;
+        });
+      }
+      encoder.encode(PACKET_SAMPLES - 1);
+      samples += PACKET_SAMPLES - 1;
+    }
+    await encoder.finish();
   });
 
   test('of nothing at all ends in good order', async () => {

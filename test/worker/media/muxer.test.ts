@@ -325,6 +325,23 @@ describe.skipIf(!hasFfmpeg())('a recording in the making (skipped where ffmpeg i
       expect(Math.abs((audio?.duration ?? 0) - 1.1)).toBeLessThan(0.022);
     });
 
+    test('every segment goes out at once, wherever in a packet of sound it ends', async () => {
+      const muxer = await make();
+      const start = longAgo();
+      muxer.video(picture(start, 0));
+      const waits: number[] = [];
+      // 960 samples of 1024 further into a packet each time
+      for (let i = 1; i <= 16; i += 1) {
+        const before = performance.now();
+        muxer.video(picture(start, 30, i * (SECOND + (64 * SECOND) / SAMPLE_RATE)));
+        await muxer.part(i);
+        waits.push(performance.now() - before);
+      }
+      expect(Math.max(...waits)).toBeLessThan(1000);
+      await muxer.finish(start + 17 * SECOND);
+      expect(Math.abs(((await probe(await save(muxer.parts))).audio?.duration ?? 0) - 17)).toBeLessThan(0.022);
+    });
+
     test('a segment of now goes out soon after it ended', async () => {
       const muxer = await make();
       const start = monotonicMicros() - SECOND;
