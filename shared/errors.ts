@@ -19,6 +19,7 @@ export const errorKinds = {
   live_over: { blame: 'caller', retryable: false, status: 410, title: 'The live stream is over: fetch the file' },
   upgrade_required: { blame: 'caller', retryable: false, status: 426, title: 'A WebSocket upgrade is needed' },
   range_not_satisfiable: { blame: 'caller', retryable: false, status: 416, title: 'The range lies outside the file' },
+  too_many_markers: { blame: 'caller', retryable: false, status: 409, title: 'The recording has as many markers as it can have' },
   illegal_state: { blame: 'caller', retryable: false, status: 409, title: 'The recording is not in a state that allows this' },
   idempotency_conflict: { blame: 'caller', retryable: false, status: 409, title: 'The Idempotency-Key was used with another body' },
   // the external origin: 400 for what the client did, 421 for what the operator must mend
@@ -41,6 +42,7 @@ export const errorKinds = {
   internal: { blame: 'service', retryable: true, status: 500, title: 'Something broke in here' },
   // the target page
   target_dns: { blame: 'target', retryable: false, title: "The page's host name does not resolve" },
+  target_dns_temporary: { blame: 'target', retryable: true, title: "The page's host name can not be looked up just now" },
   target_unreachable: { blame: 'target', retryable: true, title: "The page's server does not answer" },
   target_tls: { blame: 'target', retryable: false, title: "The page's certificate is not valid" },
   target_http_status: { blame: 'target', retryable: false, title: 'The page answered with an error status' },
@@ -48,6 +50,8 @@ export const errorKinds = {
   target_timeout: { blame: 'target', retryable: true, title: 'The page did not load in time' },
   start_timeout: { blame: 'target', retryable: false, title: 'The start condition did not come in time' },
   start_selector_invalid: { blame: 'caller', retryable: false, title: 'The start selector is not valid' },
+  page_hung: { blame: 'target', retryable: true, title: 'The page does not answer any more' },
+  page_too_large: { blame: 'target', retryable: true, title: 'The page needed more memory than a recording may have' },
   page_crashed: { blame: 'target', retryable: true, title: "The page's process crashed" },
   // our own way
   browser_not_found: { blame: 'service', retryable: false, title: 'There is no browser to record with' },
@@ -56,6 +60,7 @@ export const errorKinds = {
   capture_unavailable: { blame: 'service', retryable: false, title: 'No capture engine works on this page' },
   capture_failed: { blame: 'service', retryable: true, title: 'The capture ended by itself' },
   no_frames: { blame: 'service', retryable: true, title: 'No picture came from the page' },
+  capture_frozen: { blame: 'service', retryable: true, title: 'The page gave pictures and none was encoded' },
   encoder_failed: { blame: 'service', retryable: true, title: 'The encoder failed' },
   media_unreachable: { blame: 'service', retryable: true, title: 'The media URL can not be reached from the worker' },
   media_dns: { blame: 'service', retryable: true, title: "The media URL's host name does not resolve" },

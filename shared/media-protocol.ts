@@ -44,7 +44,10 @@ export const partHeader = z.discriminatedUnion('type', [
   z.strictObject({
     type: z.literal('segment'),
     ...common,
-    /** Microseconds on the attempt's own timeline, which begins with its first frame. */
+    /**
+     * Microseconds on the recording's timeline, which begins with its first frame, goes on between attempts and stands
+     * still in pauses. The media's own times are the same.
+     */
     start: z.int().min(0),
     duration: z.int().min(1),
     /** Pictures in it. */
@@ -52,7 +55,7 @@ export const partHeader = z.discriminatedUnion('type', [
   }),
   /** JPEG of an early frame. */
   z.strictObject({ type: z.literal('thumbnail'), ...common }),
-  /** Nothing follows. Acknowledged like the rest. */
+  /** Nothing follows of this attempt, which ends at `duration` of the recording's timeline. Acknowledged like the rest. */
   z.strictObject({ type: z.literal('end'), ...common, duration: z.int().min(0) }),
 ]);
 export type PartHeader = z.infer<typeof partHeader>;

@@ -54,7 +54,10 @@ export function createFinishQueue(connection: Redis, prefix: string, onError: (e
   return queue;
 }
 
-/** A live page is not recorded twice blindly: one run a job; the recording's own record decides what follows. */
+/**
+ * The job of a recording's first attempt. A live page is not recorded twice blindly: one run a job; the recording's own
+ * record decides what follows.
+ */
 export const recordJobOptions = (id: string, priority: number, delay: number): JobsOptions => ({
   jobId: id,
   attempts: 1,
@@ -62,6 +65,21 @@ export const recordJobOptions = (id: string, priority: number, delay: number): J
   delay,
   removeOnComplete: { age: DAY, count: 1000 },
   removeOnFail: { age: 7 * DAY, count: 1000 },
+});
+
+/**
+ * The job of a further attempt: before all that wait, as its recording is under way. Nothing of it stays behind, so that
+ * it can be queued again where a worker took it and died.
+ *
+ * @param delay milliseconds
+ */
+export const againJobOptions = (id: string, attempt: number, delay: number): JobsOptions => ({
+  jobId: `${id}-${attempt}`,
+  attempts: 1,
+  lifo: true,
+  delay,
+  removeOnComplete: true,
+  removeOnFail: true,
 });
 
 /** Finishing reads and writes storage, which may be away for a while: it is retried for about half an hour. */

@@ -26,20 +26,30 @@ export const webhookKeys = (prefix: string) => ({
 export const recordingKeys = (prefix: string, id: string): string[] => [
   webhookKeys(prefix).record(id),
   `${prefix}:e:${id}`,
-  `${prefix}:alive:${id}`,
+  `${prefix}:beats`,
   `${prefix}:index`,
   webhookKeys(prefix).due,
   webhookKeys(prefix).waiting(id),
   webhookKeys(prefix).removed(id),
+  // sorted sets of ids by milliseconds since the epoch: created without a job yet, to be removed, over
+  `${prefix}:jobless`,
+  `${prefix}:removing`,
+  `${prefix}:ended`,
   ...recordingStates.map((state) => `${prefix}:state:${state}`),
 ];
 
 // a state change waits for the webhook from the moment it is one, however the process that made it or tells it ends
 export const preamble = `
-local record, events, alive, index, due, waiting, removed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local record, events, beats, index, due, waiting, removed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local jobless, removing, ended = KEYS[8], KEYS[9], KEYS[10]
 local sets = {}
-for i, name in ipairs({${recordingStates.map((state) => `'${state}'`).join(',')}}) do sets[name] = KEYS[7 + i] end
+for i, name in ipairs({${recordingStates.map((state) => `'${state}'`).join(',')}}) do sets[name] = KEYS[10 + i] end
 local channel, id = ARGV[1], ARGV[2]
+-- of the one clock that all attempts share, whatever their machines' clocks say
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
 local function emit(kind, data)
   local entry = redis.call('XADD', events, 'MAXLEN', '~', '${EVENTS_KEPT}', '*', 'type', kind, 'data', data)
   redis.call('PUBLISH', channel, kind)
@@ -49,6 +59,11 @@ local function move(from, to, at)
   if from then redis.call('ZREM', sets[from], id) end
   redis.call('ZADD', sets[to], redis.call('HGET', record, 'createdAt'), id)
   redis.call('HSET', record, 'state', to)
+  if to == 'finishing' then redis.call('ZREM', beats, id) end
+  if to == 'completed' or to == 'failed' or to == 'canceled' then
+    redis.call('ZREM', beats, id)
+    redis.call('ZADD', ended, clock(), id)
+  end
   local data = { state = to, at = at }
   local problem = redis.call('HGET', record, 'error')
   if problem then data.error = cjson.decode(problem) end
@@ -64,7 +79,7 @@ end
 `;
 
 export const createScript = `
-local kept = KEYS[8 + ${recordingStates.length}]
+local kept = KEYS[11 + ${recordingStates.length}]
 if kept then
   local before = redis.call('HMGET', kept, 'id', 'body')
   if before[1] then
@@ -76,6 +91,7 @@ if kept then
 end
 for i = 6, #ARGV, 2 do redis.call('HSET', record, ARGV[i], ARGV[i + 1]) end
 redis.call('ZADD', index, ARGV[5], id)
+redis.call('ZADD', jobless, clock(), id)
 move(nil, 'queued', ARGV[3])
 return { 'created', id }
 `;
@@ -87,7 +103,9 @@ if not state then return { 'missing' } end
 if ARGV[4] ~= '' and ARGV[4] ~= now[3] then return { 'fenced', state, desired } end
 if not string.find(ARGV[5], ',' .. state .. ',', 1, true) then return { 'refused', state, desired } end
 for i = 7, #ARGV, 2 do
-  redis.call('HSET', record, ARGV[i], ARGV[i + 1])
+  -- null: not any more
+  if ARGV[i + 1] == '' then redis.call('HDEL', record, ARGV[i]) else redis.call('HSET', record, ARGV[i], ARGV[i + 1]) end
+  if ARGV[i] == 'desired' and ARGV[i + 1] == 'deleted' then redis.call('ZADD', removing, 'NX', clock(), id) end
   if ARGV[i] == 'desired' then
     desired = ARGV[i + 1]
     redis.call('PUBLISH', channel, 'desired')
@@ -100,29 +118,83 @@ end
 return { 'changed', state, desired }
 `;
 
-// a queued recording, or one whose attempt stopped beating, becomes the caller's
+/** States in which an attempt runs, or the next one is awaited. */
+const isRunning = `(state == 'starting' or state == 'recording' or state == 'paused')`;
+
+// a queued recording, or one whose attempt stopped beating or gave it up, becomes the caller's
 export const claimScript = `
-local now = redis.call('HMGET', record, 'state', 'desired')
+local now = redis.call('HMGET', record, 'state', 'desired', 'released')
 local state, desired = now[1], now[2]
-if not state or desired ~= 'recording' then return 0 end
-local lost = (state == 'starting' or state == 'recording') and redis.call('EXISTS', alive) == 0
-if state ~= 'queued' and not lost then return 0 end
+if not state or (desired ~= 'recording' and desired ~= 'paused') then return { 0 } end
+local deadline = redis.call('ZSCORE', beats, id)
+local lost = ${isRunning} and (now[3] or not deadline or tonumber(deadline) <= clock())
+if state ~= 'queued' and not lost then return { 0 } end
 local attempt = redis.call('HINCRBY', record, 'attempt', 1)
-redis.call('SET', alive, attempt, 'PX', ${ALIVE_MS})
+redis.call('HINCRBY', record, 'futile', 1)
+redis.call('HDEL', record, 'released')
+redis.call('ZREM', jobless, id)
+redis.call('ZADD', beats, clock() + ${ALIVE_MS}, id)
 move(state, 'starting', ARGV[3])
-return attempt
+return { attempt, clock() }
 `;
 
 export const beatScript = `
-local now = redis.call('HMGET', record, 'state', 'desired', 'attempt')
+local now = redis.call('HMGET', record, 'state', 'desired', 'attempt', 'released')
 if not now[1] then return { 'missing' } end
-if now[3] ~= ARGV[4] then return { 'fenced', now[1], now[2] } end
-redis.call('SET', alive, ARGV[4], 'PX', ${ALIVE_MS})
+-- one that was given up is another's to take
+if now[3] ~= ARGV[4] or now[4] then return { 'fenced', now[1], now[2] } end
+local state = now[1]
+if ${isRunning} then redis.call('ZADD', beats, clock() + ${ALIVE_MS}, id) end
 if ARGV[5] ~= '' then
   redis.call('HSET', record, 'stats', ARGV[5], 'duration', ARGV[6])
+  if ARGV[7] == '1' then redis.call('HSET', record, 'futile', 0) end
   emit('stats', ARGV[5])
 end
 return { 'changed', now[1], now[2] }
+`;
+
+// the attempt is over and the recording is not: from ARGV[5] milliseconds on it may be claimed
+export const releaseScript = `
+local now = redis.call('HMGET', record, 'state', 'desired', 'attempt')
+local state, desired = now[1], now[2]
+if not state then return { 'missing' } end
+if now[3] ~= ARGV[4] then return { 'fenced', state, desired } end
+if not ${isRunning} then return { 'refused', state, desired } end
+if ARGV[6] ~= '' then redis.call('HSET', record, 'stats', ARGV[6], 'duration', ARGV[7]) end
+if ARGV[8] == '1' then redis.call('HSET', record, 'futile', 0) end
+redis.call('HSET', record, 'released', ARGV[4])
+redis.call('ZADD', beats, clock() + ARGV[5], id)
+if state ~= 'starting' then move(state, 'starting', ARGV[3]) end
+return { 'changed', 'starting', desired }
+`;
+
+// nobody runs it: as a change to 'finishing' where the same attempt is still the last and still overdue
+export const orphanScript = `
+local now = redis.call('HMGET', record, 'state', 'desired', 'attempt', 'released')
+local state, desired = now[1], now[2]
+if not state then redis.call('ZREM', beats, id) return { 'missing' } end
+if not ${isRunning} then redis.call('ZREM', beats, id) return { 'refused', state, desired } end
+local deadline = redis.call('ZSCORE', beats, id)
+if now[3] ~= ARGV[4] or (deadline and tonumber(deadline) > clock()) then return { 'fenced', state, desired } end
+if ARGV[5] ~= '' and redis.call('HEXISTS', record, 'error') == 0 then redis.call('HSET', record, 'error', ARGV[5]) end
+move(state, 'finishing', ARGV[3])
+return { 'changed', 'finishing', desired }
+`;
+
+// a moment of the recording's timeline, which stands still while it is paused
+export const markScript = `
+local now = redis.call('HMGET', record, 'state', 'startedAt', 'pausedMs', 'pausedAt', 'markers')
+local state = now[1]
+if not state then return { 'missing' } end
+if not ${isRunning} or not now[2] then return { 'refused', state } end
+local at = (tonumber(now[4] or clock()) - tonumber(now[2]) - tonumber(now[3] or 0)) / 1000
+if at < 0 then at = 0 end
+local markers = now[5] and cjson.decode(now[5]) or {}
+if #markers >= tonumber(ARGV[5]) then return { 'full', state } end
+markers[#markers + 1] = { label = ARGV[4], at = at }
+redis.call('HSET', record, 'markers', cjson.encode(markers))
+emit('log', cjson.encode({ level = 'info', message = 'marker: ' .. ARGV[4], at = ARGV[3] }))
+return { 'changed', state, tostring(at) }
 `;
 
 export const warnScript = `
@@ -143,7 +215,8 @@ local state = redis.call('HGET', record, 'state')
 if state then redis.call('ZREM', sets[state], id) end
 redis.call('ZREM', index, id)
 if state and redis.call('EXISTS', waiting) == 1 then redis.call('RENAME', record, removed) end
-redis.call('DEL', record, events, alive)
+redis.call('DEL', record, events)
+for _, set in ipairs({ beats, jobless, removing, ended }) do redis.call('ZREM', set, id) end
 redis.call('PUBLISH', channel, 'state')
 return 1
 `;

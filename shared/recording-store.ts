@@ -14,8 +14,11 @@ import {
   claimScript,
   createScript,
   logScript,
+  markScript,
+  orphanScript,
   preamble,
   recordingKeys,
+  releaseScript,
   removeScript,
   warnScript,
   webhookKeys,
@@ -25,18 +28,24 @@ import {
   desiredStates,
   externalOrigin,
   isEnd,
+  marker,
+  MARKERS_AT_MOST,
   noStats,
+  pause,
   recordingError,
   recordingFile,
   recordingStates,
   recordingStats,
   transitions,
+  verification,
   type CaptureEngineName,
   type DesiredState,
+  type Pause,
   type RecordingError,
   type RecordingFile,
   type RecordingState,
   type RecordingStats,
+  type Verification,
 } from './recording.ts';
 
 export { ALIVE_MS } from './recording-scripts.ts';
@@ -71,6 +80,14 @@ const record = z.object({
   stats: json(recordingStats).optional(),
   error: json(recordingError).optional(),
   files: json(z.array(recordingFile)).optional(),
+  verification: json(verification).optional(),
+  markers: json(z.array(marker)).optional(),
+  /** Wall time that was cut out so far, and when the pause began that lasts; by the clock of Redis. */
+  pausedMs: milliseconds.optional(),
+  pausedAt: milliseconds.optional(),
+  pauses: json(z.array(pause)).optional(),
+  /** Attempts in a row, the running one included, of which nothing is known to be stored. */
+  futile: z.string().transform(Number).optional(),
   webhook: json(recordWebhook).optional(),
 });
 export type RecordingRecord = z.infer<typeof record> & { warnings: string[] };
@@ -99,13 +116,27 @@ export type Change = {
   attempt?: number;
   desired?: DesiredState;
   engine?: CaptureEngineName;
+  /** Milliseconds since the epoch by the clock of Redis, which all attempts share: see Claim. */
   startedAt?: number;
   endedAt?: number;
   duration?: number;
   error?: RecordingError;
   files?: readonly RecordingFile[];
   stats?: RecordingStats;
+  verification?: Verification;
+  pausedMs?: number;
+  /** Null: it isn't paused any more. */
+  pausedAt?: number | null;
+  pauses?: readonly Pause[];
 };
+
+/** @property now milliseconds since the epoch by the clock of Redis, read while the claim was made */
+export type Claim = { attempt: number; now: number };
+
+/** What an attempt has to tell. @property stored whether anything of this attempt is stored */
+export type Progress = { stats: RecordingStats; duration: number; stored: boolean };
+
+export type Marked = { outcome: 'changed'; at: number } | { outcome: 'missing' | 'refused' | 'full'; state: RecordingState | null };
 
 export type Changed = {
   outcome: 'changed' | 'refused' | 'fenced' | 'missing';
@@ -204,22 +235,60 @@ export function createRecordingStore(redis: Redis, prefix: string) {
         }
       }
       const pairs = Object.entries(fields).flatMap(([name, value]) =>
-        value === undefined ? [] : [name, typeof value === 'object' ? JSON.stringify(value) : String(value)],
+        value === undefined ? [] : [name, value === null ? '' : typeof value === 'object' ? JSON.stringify(value) : String(value)],
       );
       if (to !== undefined && isEnd(to) && fields.endedAt === undefined) pairs.push('endedAt', String(Date.now()));
       return asChanged(await run(changeScript, id, [attempt ?? '', `,${from.join(',')},`, to ?? '', ...pairs]));
     },
 
-    /** Begins an attempt. @returns its number, from 1, or null where the recording isn't to be run. */
-    async claim(id: string): Promise<number | null> {
-      const attempt = (await run(claimScript, id, [])) as number;
-      return attempt === 0 ? null : attempt;
+    /** Begins an attempt. @returns null where the recording isn't to be run, or another attempt lives. */
+    async claim(id: string): Promise<Claim | null> {
+      const [attempt, now] = (await run(claimScript, id, [])) as [number, number?];
+      return attempt === 0 ? null : { attempt, now: now ?? Date.now() };
     },
 
     /** Says that the attempt lives, for ALIVE_MS; answers what is wanted of it. */
-    async beat(id: string, attempt: number, progress: { stats: RecordingStats; duration: number } | null): Promise<Changed> {
-      const args = progress === null ? ['', ''] : [JSON.stringify(progress.stats), progress.duration];
-      return asChanged(await run(beatScript, id, [attempt, ...args]));
+    async beat(id: string, attempt: number, progress: Progress | null): Promise<Changed> {
+      return asChanged(await run(beatScript, id, [attempt, ...progressArgs(progress)]));
+    },
+
+    /**
+     * Ends an attempt whose recording goes on: from `delay` milliseconds on, the next one may claim it. Its job is the
+     * caller's to queue, and the reconciler's where the caller dies.
+     */
+    async release(id: string, attempt: number, delay: number, progress: Progress | null): Promise<Changed> {
+      return asChanged(await run(releaseScript, id, [attempt, delay, ...progressArgs(progress)]));
+    },
+
+    /** Ids of running recordings that nobody vouches for any more, the longest first; by the clock of Redis. */
+    async overdue(limit: number): Promise<string[]> {
+      const [seconds] = await redis.time();
+      return redis.zrangebyscore(`${prefix}:beats`, 0, Number(seconds) * 1000, 'LIMIT', 0, limit);
+    },
+
+    /** Leads a recording that nobody runs, and nobody is to run again, to its end; its finish job is the caller's to queue. */
+    async orphan(id: string, attempt: number, error: RecordingError | null): Promise<Changed> {
+      return asChanged(await run(orphanScript, id, [attempt, error === null ? '' : JSON.stringify(error)]));
+    },
+
+    /** The job of a new recording is in the queue. */
+    async enqueued(id: string): Promise<void> {
+      await redis.zrem(`${prefix}:jobless`, id);
+    },
+
+    /**
+     * Ids that entered a set at least `age` milliseconds ago, the longest first: created recordings whose job was never
+     * queued, deleted ones that are still there, ended ones.
+     */
+    async since(set: 'jobless' | 'removing' | 'ended', age: number, limit: number): Promise<string[]> {
+      const [seconds] = await redis.time();
+      return redis.zrangebyscore(`${prefix}:${set}`, 0, Number(seconds) * 1000 - age, 'LIMIT', 0, limit);
+    },
+
+    /** Names the present moment of the recording's timeline. */
+    async mark(id: string, label: string): Promise<Marked> {
+      const [outcome, state, at] = (await run(markScript, id, [label, MARKERS_AT_MOST])) as [Marked['outcome'], RecordingState?, string?];
+      return outcome === 'changed' ? { outcome, at: Number(at) } : { outcome, state: state ?? null };
     },
 
     /** Adds a warning to the recording, once for each code. */
@@ -258,6 +327,9 @@ export function createRecordingStore(redis: Redis, prefix: string) {
     },
   };
 }
+
+const progressArgs = (progress: Progress | null): (string | number)[] =>
+  progress === null ? ['', '', ''] : [JSON.stringify(progress.stats), progress.duration, progress.stored ? '1' : ''];
 
 /** Milliseconds since the epoch, from a recording's id (see newRecordingId). */
 function timeOf(id: string): number {

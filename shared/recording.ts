@@ -19,7 +19,7 @@ export type RecordingState = (typeof recordingStates)[number];
  */
 export const transitions: Readonly<Record<RecordingState, readonly RecordingState[]>> = {
   queued: ['starting', 'failed', 'canceled'],
-  starting: ['starting', 'recording', 'finishing', 'failed', 'canceled'],
+  starting: ['starting', 'recording', 'paused', 'finishing', 'failed', 'canceled'],
   recording: ['starting', 'paused', 'finishing', 'failed', 'canceled'],
   paused: ['starting', 'recording', 'finishing', 'failed', 'canceled'],
   finishing: ['completed', 'failed', 'canceled'],
@@ -31,7 +31,7 @@ export const transitions: Readonly<Record<RecordingState, readonly RecordingStat
 export const isEnd = (state: RecordingState): boolean => transitions[state].length === 0;
 
 /** What the caller wants of a recording; persisted before it is signalled, so that it holds whenever it is read. */
-export const desiredStates = ['recording', 'stopped', 'deleted'] as const;
+export const desiredStates = ['recording', 'paused', 'stopped', 'canceled', 'deleted'] as const;
 export type DesiredState = (typeof desiredStates)[number];
 
 export const captureEngines = ['tab', 'self', 'screencast'] as const;
@@ -209,6 +209,25 @@ export const recordingFile = z.object({
 });
 export type RecordingFile = z.infer<typeof recordingFile>;
 
+/** A moment that a caller named; a chapter of the file. */
+export const marker = z.object({ label: z.string(), at: z.number().describe("seconds on the recording's timeline") });
+export type Marker = z.infer<typeof marker>;
+export const MARKERS_AT_MOST = 500;
+
+/** A stretch of wall time that was cut out. */
+export const pause = z.object({
+  at: z.number().describe("seconds on the recording's timeline"),
+  duration: z.number().describe('seconds that were cut out there'),
+});
+export type Pause = z.infer<typeof pause>;
+
+/** What was found when the finished file was read back. */
+export const verification = z.object({
+  ok: z.boolean(),
+  checks: z.array(z.object({ name: z.string(), ok: z.boolean(), detail: z.string() })),
+});
+export type Verification = z.infer<typeof verification>;
+
 export const externalOrigin = z.object({
   scheme: z.enum(['http', 'https']),
   /** Host name or address, an IPv6 one in brackets, without a port. */
@@ -240,6 +259,9 @@ export const recording = z.object({
   stats: recordingStats,
   error: recordingError.optional(),
   warnings: z.array(z.string()),
+  markers: z.array(marker),
+  pauses: z.array(pause),
+  verification: verification.nullable().describe('of the file, once it is finished'),
   files: z.array(recordingFile),
   metadata: z.record(z.string(), z.string()),
   links: z.object({

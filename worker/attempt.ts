@@ -41,6 +41,8 @@ export const attemptTimes: AttemptTimes = {
 export type AttemptOptions = {
   job: RecordingJob;
   attempt: number;
+  /** Milliseconds by which the clock of Redis is ahead of this machine's. */
+  clockOffset: number;
   secrets: PageSecrets;
   settings: RecorderSettings;
   pool: RecorderPool;
@@ -147,7 +149,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
   };
   const beat = single(async () => {
     if (recorder !== null && Date.now() - heardAt > times.doubted) return;
-    const told = unwritten ? { stats: wholeStats(progress.stats), duration: wholeDuration(progress.duration) } : null;
+    const told = unwritten ? { stats: wholeStats(progress.stats), duration: wholeDuration(progress.duration), stored: progress.storedSegments > 0 } : null;
     unwritten = false;
     obey(await store.beat(id, attempt, told));
   });
@@ -177,7 +179,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
     heardAt = Date.now();
     switch (message.type) {
       case 'recording':
-        began = { engine: message.engine, startedAt: message.startedAt };
+        began = { engine: message.engine, startedAt: message.at };
         log.info('recording', { engine: message.engine });
         writeBegan();
         break;
@@ -227,7 +229,8 @@ export function startAttempt(options: AttemptOptions): Attempt {
       recorder = await options.pool.take();
       recorder.onMessage(hear);
       heardAt = Date.now();
-      recorder.send({ type: 'start', job, attempt, secrets: options.secrets, settings: settingsOf() });
+      const continues = { startedAt: before.startedAt, pausedMs: 0, pausedAt: null, clockOffset: options.clockOffset };
+      recorder.send({ type: 'start', job, attempt, secrets: options.secrets, settings: settingsOf(), continues, paused: false });
       // what was wanted while it came up
       if (stoppedAt !== null) recorder.send({ type: 'stop' });
       if (abandonedAt !== null) recorder.send({ type: 'abandon' });

@@ -79,11 +79,13 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     if (recording === null) return;
     const id = recording.recordingId;
     // a claim that was carried out and seemed to fail leaves one that doesn't beat: it is claimed again once it is stale
-    const attempt = await persist('claim', () => store.claim(id), log);
-    if (attempt === null) {
+    const claim = await persist('claim', () => store.claim(id), log);
+    if (claim === null) {
       log.info('recording is not to be run', { recording: id });
       return;
     }
+    const { attempt } = claim;
+    const clockOffset = claim.now - Date.now();
     begun += 1;
     const attemptLog = log.with({ recording: id, attempt });
     attemptLog.info('attempt begins', { waited: Date.now() - job.timestamp - (job.opts.delay ?? 0), origin: recording.origin });
@@ -100,6 +102,7 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     const running = startAttempt({
       job: recording,
       attempt,
+      clockOffset,
       secrets,
       settings,
       pool,

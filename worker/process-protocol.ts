@@ -25,8 +25,35 @@ export type RecorderSettings = {
   logLevel: LogLevel;
 };
 
+/**
+ * Where an attempt continues. Times are milliseconds since the epoch by the clock of Redis, which all attempts share.
+ * A moment's place on the recording's timeline is its time less `startedAt` less all that was cut out before it.
+ */
+export type Continuation = {
+  /** First frame of the recording; null before it. */
+  startedAt: number | null;
+  /** Wall time that pauses have cut out so far, without the one that lasts. */
+  pausedMs: number;
+  /** When the pause began that lasts; null where there is none. */
+  pausedAt: number | null;
+  /** What is to be added to this machine's Date.now(). */
+  clockOffset: number;
+};
+
 export type ToRecorder =
-  | { type: 'start'; job: RecordingJob; attempt: number; secrets: PageSecrets; settings: RecorderSettings }
+  /** @property paused the page is to be opened, and captured from `resume` on */
+  | {
+      type: 'start';
+      job: RecordingJob;
+      attempt: number;
+      secrets: PageSecrets;
+      settings: RecorderSettings;
+      continues: Continuation;
+      paused: boolean;
+    }
+  /** Cut out what follows, until `resume`; both idempotent, and good before the first picture too. */
+  | { type: 'pause' }
+  | { type: 'resume' }
   /** Instead of `start`: measure by how much the engine's sound comes late on this machine. */
   | { type: 'calibrate'; settings: RecorderSettings }
   /** End the capture, send what is there, and finish; idempotent. */
@@ -39,11 +66,15 @@ export type FromRecorder =
   | { type: 'ready' }
   /** Once a second from `start` on: the child's loop turns. */
   | { type: 'alive' }
-  /** The first frame was captured. @property startedAt milliseconds since the epoch. */
-  | { type: 'recording'; engine: CaptureEngineName; startedAt: number }
+  /** The attempt's first frame was captured. @property at milliseconds since the epoch by the clock of Redis. */
+  | { type: 'recording'; engine: CaptureEngineName; at: number }
+  /** The capture rests: its last picture, or the opened page where there was none yet; and it goes on, with a first picture. */
+  | { type: 'paused'; at: number }
+  | { type: 'resumed'; at: number }
   /**
    * About once a second from then on.
-   * @property duration seconds since the first frame. @property storedSegments as in `ended`.
+   * @property duration seconds of the recording's timeline so far, earlier attempts and gaps included, pauses not.
+   * @property storedSegments as in `ended`.
    */
   | { type: 'progress'; stats: RecordingStats; duration: number; storedSegments: number }
   | { type: 'warning'; code: string; message: string }
@@ -53,5 +84,9 @@ export type FromRecorder =
   | { type: 'log'; message: string }
   /** The answer to `calibrate`; empty where it could not be measured. */
   | { type: 'calibrated'; soundDelay: RecorderSettings['soundDelay'] }
-  /** The last message. @property storedSegments segments that the ingest acknowledged in this attempt. */
+  /**
+   * The last message.
+   * @property error null where the capture came to its end: told to stop, maxDuration, END_RECORDING.
+   * @property storedSegments segments that the ingest acknowledged in this attempt.
+   */
   | { type: 'ended'; error: RecordingError | null; stats: RecordingStats; duration: number; storedSegments: number };

@@ -15,7 +15,7 @@ import { monotonicMicros } from './media/clock.ts';
 import { createMuxer, type Muxer } from './media/muxer.ts';
 import { startProxy } from './outbound/proxy.ts';
 import { createPace } from './pace.ts';
-import type { FromRecorder, RecorderSettings } from './process-protocol.ts';
+import type { Continuation, FromRecorder, RecorderSettings } from './process-protocol.ts';
 import type { Sink } from './sink/sink.ts';
 
 /** Seconds of a segment, and of the first one, which is short so that it is stored soon. */
@@ -33,6 +33,9 @@ export type RecorderOptions = {
   attempt: number;
   secrets: PageSecrets;
   settings: RecorderSettings;
+  continues: Continuation;
+  /** Whether it begins paused. */
+  paused: boolean;
   sink: Sink;
   log: Log;
   report(message: FromRecorder): void;
@@ -177,7 +180,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
   const start = muxer.start();
   if (start === null) return; // stopped before the first picture
   const startedAt = Date.now() - Math.round((monotonicMicros() - start) / 1000);
-  report({ type: 'recording', engine: name, startedAt });
+  report({ type: 'recording', engine: name, at: startedAt + options.continues.clockOffset });
   if (engine.deafTo !== null && spec.audio) {
     report({ type: 'warning', code: 'deaf', message: `The ${name} engine does not hear ${engine.deafTo}` });
   }

@@ -17,9 +17,12 @@ let started = false;
 process.on('message', (message: ToRecorder) => {
   if (message.type === 'stop') stop.abort(new TabreelError('internal', 'stopped'));
   else if (message.type === 'abandon') abandon.abort(new TabreelError('internal', 'abandoned'));
-  else if (!started) {
+  else if (!started && message.type === 'start') {
     started = true;
-    void (message.type === 'start' ? run(message) : calibrate(message.settings));
+    void run(message);
+  } else if (!started && message.type === 'calibrate') {
+    started = true;
+    void calibrate(message.settings);
   }
 });
 // whoever wants this recording is gone
@@ -31,7 +34,7 @@ report({ type: 'ready' });
 const logOf = (settings: RecorderSettings, fields: Record<string, unknown>): Log =>
   createLog(settings.logLevel, (line) => process.stderr.write(`${line}\n`), fields);
 
-async function run({ job, attempt, secrets, settings }: Extract<ToRecorder, { type: 'start' }>): Promise<void> {
+async function run({ job, attempt, secrets, settings, continues, paused }: Extract<ToRecorder, { type: 'start' }>): Promise<void> {
   const log = logOf(settings, { recording: job.recordingId, attempt });
   const sink = createMediaSocketSink({
     url: job.mediaUrl,
@@ -56,7 +59,7 @@ async function run({ job, attempt, secrets, settings }: Extract<ToRecorder, { ty
   }, 1000);
   // a sink that fails before anybody listens must not end the process
   sink.failed.catch(() => undefined);
-  await record({ job, attempt, secrets, settings, sink, log, report, stop: stop.signal, abandon: abandon.signal });
+  await record({ job, attempt, secrets, settings, continues, paused, sink, log, report, stop: stop.signal, abandon: abandon.signal });
   await sink[Symbol.asyncDispose]();
   tellCounts();
   clearInterval(alive);

@@ -48,6 +48,9 @@ export function detailsOf(record: RecordingRecord): Omit<Recording, 'links'> {
     stats: statsOf(record),
     ...(record.error === undefined ? {} : { error: record.error }),
     warnings: record.warnings,
+    markers: record.markers ?? [],
+    pauses: record.pauses ?? [],
+    verification: record.verification ?? null,
     files: record.files ?? [],
     metadata: record.metadata,
   };

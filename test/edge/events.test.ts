@@ -51,7 +51,7 @@ test('tells each state, progress and line, and ends with the recording', async (
   const stream = await watchEvents(links.events);
   expect(stream).toMatchObject({ status: 200, type: 'text/event-stream' });
   const attempt = await edge.control.run(id);
-  await edge.control.store.beat(id, attempt, { stats: { ...noStats, frames: 30 }, duration: 1 });
+  await edge.control.store.beat(id, attempt, { stats: { ...noStats, frames: 30 }, duration: 1, stored: true });
   await edge.control.store.log(id, 'hello');
   await stream.until((events) => events.length >= 5);
   expect(stream.events.map(({ event, data }) => [event, data.state ?? data.frames ?? data.message])).toEqual([

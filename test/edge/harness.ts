@@ -114,8 +114,8 @@ function controlOf(config: EdgeConfig) {
     finishQueue,
     /** starting, then recording. @returns the attempt */
     async run(id: string): Promise<number> {
-      const attempt = await store.claim(id);
-      if (attempt === null) throw new Error('the recording is not to be run');
+      const { attempt } = (await store.claim(id)) ?? {};
+      if (attempt === undefined) throw new Error('the recording is not to be run');
       await store.change(id, { from: ['starting'], to: 'recording', attempt, engine: 'tab', startedAt: Date.now() });
       return attempt;
     },

@@ -135,7 +135,7 @@ describe('sockets', () => {
     const old = await dial(edge, created, attempt);
     old.send(init);
     await old.acked(1);
-    await edge.control.redis.del(`${edge.config.queuePrefix}:alive:${created.id}`);
+    await edge.control.redis.zadd(`${edge.config.queuePrefix}:beats`, 0, created.id);
     const next = await edge.control.run(created.id);
     expect(next).toBe(attempt + 1);
     expect((await old.closed).code).toBe(4409);

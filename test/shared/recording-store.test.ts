@@ -41,9 +41,7 @@ for (const { server, start, there } of redisServers) {
     });
     /** What five silent seconds do. */
     const loseHeartbeat = async (prefix: string, id: string) => {
-      const keys = (await redis.keys(`${prefix}:*${id}`)).filter((key) => key.includes('alive'));
-      expect(keys).toHaveLength(1);
-      await redis.del(...keys);
+      expect(await redis.zadd(`${prefix}:beats`, 'CH', Date.now() - 1, id)).toBe(1);
     };
     const kinds = async (store: RecordingStore, id: string) =>
       (await store.events(id, '0')).map(({ type, data }) => {
@@ -100,7 +98,7 @@ for (const { server, start, there } of redisServers) {
       try {
         const stores = clients.map((client) => createRecordingStore(client, prefix));
         const claims = await Promise.all(Array.from({ length: 100 }, (_, i) => (stores[i % 4] as RecordingStore).claim(id)));
-        expect(claims.filter((attempt) => attempt !== null)).toEqual([1]);
+        expect(claims.flatMap((claim) => (claim === null ? [] : [claim.attempt]))).toEqual([1]);
       } finally {
         for (const client of clients) client.disconnect();
       }
@@ -113,11 +111,11 @@ for (const { server, start, there } of redisServers) {
       for (let i = 0; i < 20; i += 1) {
         const id = await create(store);
         const stop = () => store.change(id, { from: ['queued'], to: 'canceled', desired: 'stopped' });
-        const [attempt, { outcome }] = await (i % 2 === 0
+        const [claim, { outcome }] = await (i % 2 === 0
           ? Promise.all([store.claim(id), stop()])
           : Promise.all([stop(), store.claim(id)]).then(([stopped, claimed]) => [claimed, stopped] as const));
-        expect([attempt, outcome]).toEqual(attempt === null ? [null, 'changed'] : [1, 'refused']);
-        expect((await store.get(id))?.state).toBe(attempt === null ? 'canceled' : 'starting');
+        expect([claim?.attempt, outcome]).toEqual(claim === null ? [undefined, 'changed'] : [1, 'refused']);
+        expect((await store.get(id))?.state).toBe(claim === null ? 'canceled' : 'starting');
       }
     });
 
@@ -136,27 +134,26 @@ for (const { server, start, there } of redisServers) {
     test('an attempt that beats keeps its recording; one that stops is taken over and can do no harm', async () => {
       const { store, prefix } = empty();
       const id = await create(store);
-      expect(await store.claim(id)).toBe(1);
+      expect(await store.claim(id)).toMatchObject({ attempt: 1 });
       await store.change(id, { from: ['starting'], to: 'recording', attempt: 1, engine: 'tab', startedAt: 1000 });
       const stats = { ...noStats, frames: 30, fps: 29.97 };
-      expect(await store.beat(id, 1, { stats, duration: 1.25 })).toEqual({ outcome: 'changed', state: 'recording', desired: 'recording' });
-      const [alive = ''] = (await redis.keys(`${prefix}:*${id}`)).filter((key) => key.includes('alive'));
-      const left = await redis.pttl(alive);
+      expect(await store.beat(id, 1, { stats, duration: 1.25, stored: true })).toEqual({ outcome: 'changed', state: 'recording', desired: 'recording' });
+      const left = Number(await redis.zscore(`${prefix}:beats`, id)) - Date.now();
       expect(left).toBeGreaterThan(ALIVE_MS - 1000);
       expect(left).toBeLessThanOrEqual(ALIVE_MS);
       expect(await store.claim(id)).toBeNull();
       expect(await store.get(id)).toMatchObject({ stats, duration: 1.25, engine: 'tab', startedAt: 1000 });
 
       await loseHeartbeat(prefix, id);
-      expect(await store.claim(id)).toBe(2);
+      expect(await store.claim(id)).toMatchObject({ attempt: 2 });
       // the first one was only frozen
-      expect(await store.beat(id, 1, { stats: noStats, duration: 99 })).toEqual({ outcome: 'fenced', state: 'starting', desired: 'recording' });
+      expect(await store.beat(id, 1, { stats: noStats, duration: 99, stored: true })).toEqual({ outcome: 'fenced', state: 'starting', desired: 'recording' });
       expect(await store.change(id, { from: ['starting', 'recording'], to: 'finishing', attempt: 1 })).toEqual({ outcome: 'fenced', state: 'starting', desired: 'recording' });
       expect(await store.get(id)).toMatchObject({ state: 'starting', attempt: 2, duration: 1.25 });
       // and does not keep the second one's place warm
       await loseHeartbeat(prefix, id);
       expect(await store.beat(id, 1, null)).toMatchObject({ outcome: 'fenced' });
-      expect(await store.claim(id)).toBe(3);
+      expect(await store.claim(id)).toMatchObject({ attempt: 3 });
       expect(await store.change(id, { from: ['starting'], to: 'recording', attempt: 3 })).toMatchObject({ outcome: 'changed' });
       expect(await kinds(store, id)).toEqual(['state queued', 'state starting', 'state recording', 'stats', 'state starting', 'state starting', 'state recording']);
     });
@@ -198,7 +195,7 @@ for (const { server, start, there } of redisServers) {
           if (heard.length === 7) all.resolve();
         });
         await store.claim(id);
-        await store.beat(id, 1, { stats: noStats, duration: 0 });
+        await store.beat(id, 1, { stats: noStats, duration: 0, stored: true });
         await store.beat(id, 1, null);
         await store.log(id, 'line');
         await store.warn(id, 'deaf', 'no sound');
@@ -367,7 +364,7 @@ for (const { server, start, there } of redisServers) {
         if (state !== 'queued') {
           await store.claim(id);
           await store.change(id, { from: ['starting'], to: 'recording', attempt: 1 });
-          await store.beat(id, 1, { stats: noStats, duration: 1 });
+          await store.beat(id, 1, { stats: noStats, duration: 1, stored: true });
           await store.warn(id, 'deaf', 'no sound');
         }
         if (state === 'completed') {
@@ -375,7 +372,7 @@ for (const { server, start, there } of redisServers) {
           await store.change(id, { from: ['finishing'], to: 'completed' });
         }
         await store.remove(id);
-        expect(await store.beat(id, 1, { stats: noStats, duration: 2 })).toEqual({ outcome: 'missing', state: null, desired: null });
+        expect(await store.beat(id, 1, { stats: noStats, duration: 2, stored: true })).toEqual({ outcome: 'missing', state: null, desired: null });
         expect(await store.change(id, { from: recordingStates, desired: 'stopped' })).toMatchObject({ outcome: 'missing' });
         expect(await store.claim(id)).toBeNull();
         await store.log(id, 'late');

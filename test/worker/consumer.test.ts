@@ -308,7 +308,7 @@ describe('a worker', () => {
     const stats = { ...noStats, frames: 10, bytes: 5000 };
     await world.store.claim(id);
     await world.store.change(id, { from: ['starting'], to: 'recording', startedAt, stats, attempt: 1 });
-    await world.redis.del(`${world.prefix}:alive:${id}`);
+    await world.redis.zadd(`${world.prefix}:beats`, 0, id);
     await world.queue('crashes-early', { id });
     const record = await world.until(id, is('finishing'));
     expect(record).toMatchObject({ attempt: 2, startedAt, stats, error: { code: 'worker_lost' } });
@@ -316,7 +316,7 @@ describe('a worker', () => {
     const other = await world.queue('', { unqueued: true });
     await world.store.claim(other);
     await world.store.change(other, { from: ['starting'], to: 'recording', startedAt, stats, attempt: 1 });
-    await world.redis.del(`${world.prefix}:alive:${other}`);
+    await world.redis.zadd(`${world.prefix}:beats`, 0, other);
     await world.queue('ends', { id: other });
     const continued = await world.until(other, is('finishing'));
     expect(continued).toMatchObject({ startedAt, stats: { frames: 70, bytes: 6000 } });
@@ -332,7 +332,7 @@ describe('a worker', () => {
     await world.store.claim(id);
     await world.store.change(id, { from: ['starting'], to: 'recording', startedAt: Date.now(), stats: { ...noStats, bytes: 5000 }, attempt: 1 });
     for (const code of warned) await world.store.warn(id, code, insecureWarning(`ws://127.0.0.1:9/v1/recordings/${id}/media`));
-    await world.redis.del(`${world.prefix}:alive:${id}`);
+    await world.redis.zadd(`${world.prefix}:beats`, 0, id);
     await world.queue('ends', { id });
     await world.until(id, is('finishing'));
     expect(await world.messages(id)).toContain(`without TLS ${without}`);
