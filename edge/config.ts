@@ -6,8 +6,23 @@ import { MAX_DURATION_DEFAULT } from '../shared/recording.ts';
 import { parseAllowedHosts, type OriginSettings } from './origin/policy.ts';
 import { shown } from './origin/refusal.ts';
 import { parseTrust } from './origin/trust.ts';
+import type { StorageConfig } from './storage/open.ts';
+import { readS3Settings, s3Variables, secretS3Variables } from './storage/s3-settings.ts';
 
-const storageUrl = z.url({ protocol: /^file$/, error: 'must be a file:/// URL' });
+const storageUrl = z.url({ protocol: /^(file|s3)$/, error: 'must be a file:/// URL, or s3://bucket/prefix' });
+
+const unitSeconds = { s: 1, m: 60, h: 3600, d: 86_400 } as const;
+/** Seconds, null for never. */
+const retention = z
+  .string()
+  .regex(/^(never|[1-9]\d{0,9}[smhd]?)$/, { error: 'must be never, or a number of seconds, or with a unit: 90m, 12h, 30d' })
+  .transform((text) => (text === 'never' ? null : Number.parseInt(text, 10) * unitSeconds[(/[smhd]$/.exec(text)?.[0] ?? 's') as keyof typeof unitSeconds]));
+
+const unitBytes = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 } as const;
+const bytes = z
+  .string()
+  .regex(/^\d{1,15}[KMGT]?$/, { error: 'must be a number of bytes, or with a unit: 500M, 2G' })
+  .transform((text) => Number.parseInt(text, 10) * unitBytes[(/[KMGT]$/.exec(text)?.[0] ?? '') as keyof typeof unitBytes]);
 
 /** What the finaliser reads; the edge reads it too. */
 const finaliserSettings = {
@@ -15,6 +30,8 @@ const finaliserSettings = {
   STORAGE_URL: storageUrl.optional(),
   TOKEN_SECRET: secrets.optional(),
   SECRETS_KEY: secrets.optional(),
+  RETENTION: retention.default(null),
+  MIN_FREE_SPACE: bytes.optional(),
 };
 const secretSettings = ['TOKEN_SECRET', 'SECRETS_KEY'];
 
@@ -32,7 +49,7 @@ const edgeSettings = z.object({
   WEBRTC: z.enum(['proxied', 'direct'], { error: 'must be proxied or direct' }).default('proxied'),
 });
 
-export type EdgeConfig = OriginSettings & {
+export type EdgeConfig = OriginSettings & StorageConfig & {
   redisUrl: string;
   queuePrefix: string;
   /** A loopback address: without API keys nothing else is listened on. */
@@ -43,14 +60,14 @@ export type EdgeConfig = OriginSettings & {
   tokenSecrets: readonly string[] | null;
   /** Seals what callers give in confidence; null refuses it, and tells no webhooks. */
   secretsKeys: readonly string[] | null;
-  /** `file:///...`. */
-  storageUrl: string;
   /** Seconds. */
   maxDuration: number;
+  /** Seconds after its end for which a recording is kept; null for ever. */
+  retention?: number | null;
   webrtc: 'proxied' | 'direct';
 };
 
-export type FinaliserConfig = Pick<EdgeConfig, 'redisUrl' | 'queuePrefix' | 'storageUrl' | 'tokenSecrets' | 'secretsKeys'>;
+export type FinaliserConfig = StorageConfig & Pick<EdgeConfig, 'redisUrl' | 'queuePrefix' | 'tokenSecrets' | 'secretsKeys' | 'retention'>;
 
 const withoutSlash = (url: string | undefined): string | null => url?.replace(/\/+$/, '') ?? null;
 
@@ -94,8 +111,9 @@ export function readEdgeConfig(environment: Environment, defaultStorageUrl: stri
     allowInsecureWs: settings.ALLOW_INSECURE_WS,
     tokenSecrets: settings.TOKEN_SECRET ?? null,
     secretsKeys: settings.SECRETS_KEY ?? null,
-    storageUrl: settings.STORAGE_URL ?? defaultStorageUrl,
+    ...readStorageConfig(environment, settings.STORAGE_URL ?? defaultStorageUrl, settings.MIN_FREE_SPACE),
     maxDuration: settings.MAX_DURATION,
+    retention: settings.RETENTION,
     webrtc: settings.WEBRTC,
   };
 }
@@ -106,8 +124,18 @@ export function readFinaliserConfig(environment: Environment, defaultStorageUrl:
   return {
     redisUrl: settings.REDIS_URL,
     queuePrefix: settings.QUEUE_PREFIX,
-    storageUrl: settings.STORAGE_URL ?? defaultStorageUrl,
+    ...readStorageConfig(environment, settings.STORAGE_URL ?? defaultStorageUrl, settings.MIN_FREE_SPACE),
     tokenSecrets: settings.TOKEN_SECRET ?? null,
     secretsKeys: settings.SECRETS_KEY ?? null,
+    retention: settings.RETENTION,
+  };
+}
+
+/** The variables of an object store are read only where there is one: others may use them for other things. */
+function readStorageConfig(environment: Environment, storageUrl: string, minFreeBytes: number | undefined): StorageConfig {
+  return {
+    storageUrl,
+    ...(minFreeBytes === undefined ? {} : { minFreeBytes }),
+    ...(storageUrl.startsWith('s3:') ? { s3: readS3Settings(storageUrl, readConfig(z.object(s3Variables), environment, secretS3Variables)) } : {}),
   };
 }

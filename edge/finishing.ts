@@ -24,7 +24,7 @@ const LOCK_MS = 60_000;
  * Waits for Redis as long as it takes.
  *
  * @param config from readFinaliserConfig, or made by hand
- * @param options.storage instead of what config.storageUrl names
+ * @param options.storage instead of what config names
  * @param options.webhooks how often and by what webhooks are told
  * @returns closed with `await using` or its Symbol.asyncDispose, which breaks off what runs; it is done again elsewhere
  */
@@ -38,7 +38,7 @@ export async function startFinaliser(
   const blocking = patientRedis(config.redisUrl, trouble);
   const store = createRecordingStore(redis, config.queuePrefix);
   const queue = createFinishQueue(redis, config.queuePrefix, trouble);
-  const storage = options.storage ?? openStorage(config.storageUrl);
+  const storage = options.storage ?? (await openStorage(config));
   const deps = { store, storage, log };
   const leaving = new AbortController();
 

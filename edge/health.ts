@@ -1,13 +1,14 @@
 /** Whether the process lives, whether it can serve, and what it counts. */
 import { Hono } from 'hono';
 import { describeRoute } from 'hono-openapi';
+import { TabreelError, type ErrorCode } from '../shared/errors.ts';
 import { metricText } from '../shared/metrics.ts';
 import type { AppDeps, AppEnv } from './app.ts';
 import { healthDescription, metricsDescription, readyDescription } from './docs/descriptions.ts';
-import { MIN_FREE_BYTES } from './storage/storage.ts';
+import { mebibytes } from './storage/storage.ts';
 import { unsupported } from './unsupported.ts';
 
-type Check = { ok: boolean; detail?: string };
+type Check = { ok: boolean; code?: ErrorCode; detail?: string };
 
 export function healthRoutes({ config, store, media, metrics, ping, recordQueue, finishQueue, closing, log }: AppDeps): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
@@ -53,11 +54,13 @@ export function healthRoutes({ config, store, media, metrics, ping, recordQueue,
     }
     try {
       const { freeBytes } = await media.storage.check();
-      if (freeBytes === null || freeBytes >= MIN_FREE_BYTES) return { ok: true };
-      return { ok: false, detail: `${Math.floor(freeBytes / 2 ** 20)} MiB free, ${MIN_FREE_BYTES / 2 ** 20} needed` };
+      const needed = await media.storage.minFreeBytes();
+      if (freeBytes === null || freeBytes >= needed) return { ok: true };
+      return { ok: false, code: 'storage_full', detail: `${mebibytes(freeBytes)} MiB free, ${mebibytes(needed)} needed` };
     } catch (error) {
       log.error('the storage is not writable', { error });
-      return { ok: false, detail: 'not writable' };
+      if (!(error instanceof TabreelError)) return { ok: false, detail: 'not writable' };
+      return { ok: false, code: error.code, detail: error.message };
     }
   }
 

@@ -36,7 +36,7 @@ export type Edge = AsyncDisposable & {
  * Listens once it resolves. Redis may be away: requests then answer 503 until it is there.
  *
  * @param config from readEdgeConfig, or made by hand
- * @param options.storage instead of what config.storageUrl names
+ * @param options.storage instead of what config names
  * @returns closed with `await using` or its Symbol.asyncDispose: ends streams and sockets, then the server
  * @throws {Error} where it can't listen (EADDRINUSE, EACCES)
  */
@@ -52,7 +52,7 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
   const subscriber = patientRedis(config.redisUrl, redisTrouble);
   const watch = createWatch(subscriber, store.channel);
 
-  const storage = options.storage ?? openStorage(config.storageUrl);
+  const storage = options.storage ?? (await openStorage(config));
   const live = createLiveParts(storage);
   const closing = new AbortController();
   const loopDelay = monitorEventLoopDelay({ resolution: 20 });

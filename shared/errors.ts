@@ -39,6 +39,7 @@ export const errorKinds = {
   unsupported_here: { blame: 'service', retryable: false, status: 501, title: 'This deployment can not do that' },
   redis_unavailable: { blame: 'service', retryable: true, status: 503, title: 'The queue is out of reach' },
   storage_full: { blame: 'service', retryable: true, status: 507, title: 'The storage is full' },
+  storage_unavailable: { blame: 'service', retryable: true, status: 503, title: 'The storage is out of reach' },
   internal: { blame: 'service', retryable: true, status: 500, title: 'Something broke in here' },
   // the target page
   target_dns: { blame: 'target', retryable: false, title: "The page's host name does not resolve" },

@@ -9,7 +9,7 @@ import { defaultVideoBitrate, newRecordingId, recordingRequest, type RecordingRe
 import type { RecordWebhook, RecordingRecord } from '../../shared/recording-store.ts';
 import { seal, signToken } from '../../shared/token.ts';
 import type { AppConfig, AppDeps, AppEnv } from '../app.ts';
-import { MIN_FREE_BYTES, storageFull } from '../storage/storage.ts';
+import { hasRoom, storageFull } from '../storage/storage.ts';
 import { unsupported } from '../unsupported.ts';
 import { sealTarget } from '../webhooks/target.ts';
 import { viewOf } from './view.ts';
@@ -30,7 +30,7 @@ export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
   const origin = c.get('origin')();
   const { url: base } = await c.get('mediaBase')();
   const idempotencyKey = readIdempotencyKey(c);
-  if (media && config.mediaUrl === null && ((await media.storage.freeBytes()) ?? Number.POSITIVE_INFINITY) < MIN_FREE_BYTES) throw storageFull();
+  if (media && config.mediaUrl === null && !(await hasRoom(media.storage))) throw storageFull();
 
   const id = newRecordingId(now);
   const startAt = request.startAt === undefined ? null : new Date(request.startAt).toISOString();

@@ -1,26 +1,45 @@
 /** Storage in a directory. Durable means: the data, then the name that leads to it, were flushed to the disk. */
 import { mkdir, open, readdir, rename, rm, stat, statfs, unlink, type FileHandle } from 'node:fs/promises';
-import { dirname, join, relative, sep } from 'node:path';
+import { basename, dirname, join, relative, sep } from 'node:path';
 import { assertKey, assertPrefix, storageFull, type Storage, type StoredObject } from './storage.ts';
 
 /** Names of files that are being written: no key begins with a dot. */
 const TEMPORARY = '.new-';
 const READ_BYTES = 256 * 1024;
+/** What is left free for running recordings, where nothing else is said: this much, or this part of a small disk. */
+const MIN_FREE_BYTES = 512 * 1024 * 1024;
+const MIN_FREE_PART = 0.1;
+/** A file that is being written changes all the time. */
+const ABANDONED_MS = 3_600_000;
 
 const isMissing = (error: unknown): boolean => ['ENOENT', 'ENOTDIR'].includes((error as { code?: string }).code ?? '');
 const isFull = (error: unknown): boolean => ['ENOSPC', 'EDQUOT'].includes((error as { code?: string }).code ?? '');
 
-/** @param root directory; made where it is missing */
-export function diskStorage(root: string): Storage {
+/**
+ * @param root directory; made where it is missing
+ * @param minFreeBytes below this no recording is begun; by default 512 MiB, on a disk below 5 GiB a tenth of it
+ */
+export function diskStorage(root: string, minFreeBytes: number | null = null): Storage {
   const pathOf = (key: string): string => {
     assertKey(key);
     return join(root, ...key.split('/'));
   };
   const temporaryIn = (directory: string): string => join(directory, `${TEMPORARY}${crypto.randomUUID()}`);
+  /** Names of one object's, so that whoever begins it again finds what was left of it. */
+  const unfinishedOf = (path: string) => {
+    const begin = `${TEMPORARY}${basename(path)}-`;
+    return {
+      name: () => `${begin}${crypto.randomUUID()}`,
+      is: (name: string) => name.startsWith(begin) && name.length === begin.length + 36,
+    };
+  };
 
-  const freeBytes = async (): Promise<number> => {
+  const space = async () => {
     await mkdir(root, { recursive: true });
-    const { bavail, bsize } = await statfs(root);
+    return statfs(root);
+  };
+  const freeBytes = async (): Promise<number> => {
+    const { bavail, bsize } = await space();
     return bavail * bsize;
   };
 
@@ -103,13 +122,7 @@ export function diskStorage(root: string): Storage {
     async list(prefix) {
       assertPrefix(prefix);
       const directory = join(root, ...prefix.split('/'));
-      let entries;
-      try {
-        entries = await readdir(directory, { recursive: true, withFileTypes: true });
-      } catch (error) {
-        if (isMissing(error)) return [];
-        throw error;
-      }
+      const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch(ignoreMissing);
       const found: StoredObject[] = [];
       for (const entry of entries) {
         if (!entry.isFile() || entry.name.startsWith('.')) continue;
@@ -123,7 +136,8 @@ export function diskStorage(root: string): Storage {
 
     async remove(prefix) {
       assertPrefix(prefix);
-      await rm(join(root, ...prefix.split('/')), { recursive: true, force: true });
+      // a part that comes meanwhile makes its directory not empty again
+      await rm(join(root, ...prefix.split('/')), { recursive: true, force: true, maxRetries: 5 });
     },
 
     async removeObject(key) {
@@ -132,9 +146,14 @@ export function diskStorage(root: string): Storage {
 
     async create(key) {
       const path = pathOf(key);
-      const temporary = temporaryIn(dirname(path));
+      const directory = dirname(path);
+      const unfinished = unfinishedOf(path);
+      const temporary = join(directory, unfinished.name());
       const file = await full(async () => {
-        await makeDirectory(dirname(path));
+        await makeDirectory(directory);
+        for (const name of await readdir(directory)) {
+          if (unfinished.is(name)) await rm(join(directory, name), { force: true });
+        }
         return open(temporary, 'wx');
       });
       let closed = false;
@@ -178,7 +197,35 @@ export function diskStorage(root: string): Storage {
     },
 
     freeBytes,
+
+    async minFreeBytes() {
+      if (minFreeBytes !== null) return minFreeBytes;
+      const { blocks, bsize } = await space();
+      return Math.min(MIN_FREE_BYTES, Math.floor(blocks * bsize * MIN_FREE_PART));
+    },
+
+    async sweep() {
+      let swept = 0;
+      const sweepDirectory = async (directory: string): Promise<void> => {
+        for (const entry of await readdir(directory, { withFileTypes: true }).catch(ignoreMissing)) {
+          const path = join(directory, entry.name);
+          if (entry.isDirectory()) await sweepDirectory(path);
+          if (!entry.isFile() || !entry.name.startsWith(TEMPORARY)) continue;
+          const changed = await stat(path).then(({ mtimeMs }) => mtimeMs, () => null);
+          if (changed === null || changed > Date.now() - ABANDONED_MS) continue;
+          await rm(path, { force: true });
+          swept += 1;
+        }
+      };
+      await sweepDirectory(root);
+      return swept;
+    },
   };
+}
+
+function ignoreMissing(error: unknown): [] {
+  if (isMissing(error)) return [];
+  throw error;
 }
 
 /** The name leads to the data only once the directory itself is on the disk. */

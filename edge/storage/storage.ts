@@ -22,7 +22,10 @@ export type Upload = {
   abort(): Promise<void>;
 };
 
-/** Every method throws `TabreelError` `storage_full` where no space is left, and the storage's own error otherwise. */
+/**
+ * Every method throws `TabreelError` `storage_full` where no space is left, `storage_unavailable` where an object store
+ * doesn't answer or refuses, and the storage's own error otherwise.
+ */
 export type Storage = {
   /** Replaces what is there. */
   put(key: string, bytes: Uint8Array): Promise<void>;
@@ -33,18 +36,43 @@ export type Storage = {
   stat(key: string): Promise<{ bytes: number; modified: Date } | null>;
   /** Everything below a prefix that ends in a slash, sorted by key. */
   list(prefix: string): Promise<StoredObject[]>;
-  /** Removes everything below a prefix that ends in a slash; nothing there is no error. */
+  /** Removes everything below a prefix that ends in a slash, also what is only being written; nothing there is no error. */
   remove(prefix: string): Promise<void>;
   removeObject(key: string): Promise<void>;
-  create(key: string): Promise<Upload>;
+  /**
+   * Begins an object. What an earlier `create` of the same key left unfinished is removed: its commit fails.
+   *
+   * @param expected bytes that it may come to, where that is known
+   */
+  create(key: string, expected?: number): Promise<Upload>;
   /** Writes and removes a little; tells the bytes that are free, null for unlimited. */
   check(): Promise<{ freeBytes: number | null }>;
   /** Bytes that are free, null for unlimited. Cheap enough for every request. */
   freeBytes(): Promise<number | null>;
+  /** Below this many free bytes no recording is begun: the running ones need what is left. */
+  minFreeBytes(): Promise<number>;
+  /** Removes what killed processes left half-written, long ago enough that nobody writes it still. @returns how many */
+  sweep(): Promise<number>;
 };
 
-/** Below this no recording is begun: the running ones need what is left. */
-export const MIN_FREE_BYTES = 512 * 1024 * 1024;
+/** Whether another recording may be begun. */
+export async function hasRoom(storage: Pick<Storage, 'freeBytes' | 'minFreeBytes'>): Promise<boolean> {
+  const free = await storage.freeBytes();
+  return free === null || free >= (await storage.minFreeBytes());
+}
+
+/**
+ * Whether that many bytes fit, which are to be written at once.
+ *
+ * @throws {TabreelError} storage_full, saying how much is missing
+ */
+export async function assertFits(storage: Pick<Storage, 'freeBytes'>, bytes: number): Promise<void> {
+  const free = await storage.freeBytes();
+  if (free === null || free >= bytes) return;
+  throw new TabreelError('storage_full', `the file needs ${mebibytes(bytes)} MiB, ${mebibytes(free)} MiB are free`);
+}
+
+export const mebibytes = (bytes: number): number => Math.round(bytes / 2 ** 20);
 
 const segmentPattern = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}$/;
 

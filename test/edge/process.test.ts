@@ -51,12 +51,23 @@ describe('settings', () => {
 
   test('have defaults', () => {
     expect(read({})).toMatchObject({ host: '127.0.0.1', port: 8080, queuePrefix: 'tabreel', storageUrl: 'file:///tmp/r', maxDuration: 14_400, publicUrl: null, tokenSecrets: null });
-    expect(readFinaliserConfig(base, 'file:///tmp/r')).toEqual({ redisUrl: 'redis://127.0.0.1', queuePrefix: 'tabreel', storageUrl: 'file:///tmp/r', tokenSecrets: null, secretsKeys: null });
+    expect(readFinaliserConfig(base, 'file:///tmp/r')).toEqual({ redisUrl: 'redis://127.0.0.1', queuePrefix: 'tabreel', storageUrl: 'file:///tmp/r', tokenSecrets: null, secretsKeys: null, retention: null });
     expect(read({ PUBLIC_URL: 'https://rec.example.com/x/' }).publicUrl).toBe('https://rec.example.com/x');
     expect(read({})).toMatchObject({ allowedHosts: null, wsScheme: 'auto', allowInsecureWs: false });
     expect(read({ ALLOWED_HOSTS: 'rec.example.com, *.example.org' }).allowedHosts).toEqual(['rec.example.com', '*.example.org']);
+    expect(['never', '90', '90m', '12h', '30d'].map((text) => read({ RETENTION: text }).retention)).toEqual([null, 90, 5400, 43_200, 2_592_000]);
+    expect(['0', '1000', '100M', '2G'].map((text) => read({ MIN_FREE_SPACE: text }).minFreeBytes)).toEqual([0, 1000, 100 * 2 ** 20, 2 ** 31]);
     expect(read({ MEDIA_URL: 'ws://127.0.0.1:9000/' }).mediaUrl).toBe('ws://127.0.0.1:9000');
     expect(read({ MEDIA_URL: 'ws://media', ALLOW_INSECURE_WS: 'true' }).mediaUrl).toBe('ws://media');
+  });
+
+  test('of an object store are read where there is one', () => {
+    const variables = { S3_ENDPOINT: 'http://127.0.0.1:9000/', AWS_ACCESS_KEY_ID: 'id', AWS_SECRET_ACCESS_KEY: 'secret', AWS_REGION: 'eu-north-1' };
+    const settings = { bucket: 'bucket', endpoint: 'http://127.0.0.1:9000', region: 'eu-north-1', credentials: { accessKeyId: 'id', secretAccessKey: 'secret' }, checksums: 'when_supported' };
+    expect(read({ STORAGE_URL: 's3://bucket/a/b/', ...variables }).s3).toEqual({ ...settings, prefix: 'a/b/' });
+    expect(read({ STORAGE_URL: 's3://bucket', ...variables, AWS_REQUEST_CHECKSUM_CALCULATION: 'WHEN_REQUIRED' }).s3).toEqual({ ...settings, prefix: '', checksums: 'when_required' });
+    expect(readFinaliserConfig({ ...base, STORAGE_URL: 's3://bucket' }, '').s3).toEqual({ bucket: 'bucket', prefix: '', endpoint: null, region: 'us-east-1', credentials: null, checksums: 'when_supported' });
+    expect(read({ ...variables, AWS_REGION: '??' }).s3).toBeUndefined();
   });
 
   test.each([
@@ -71,7 +82,17 @@ describe('settings', () => {
     [{ ALLOWED_HOSTS: 'rec.example.com, https://x' }, /ALLOWED_HOSTS: "https:\/\/x"/],
     [{ ALLOWED_HOSTS: ' , ' }, /ALLOWED_HOSTS=" , ": must be one or more/],
     [{ WS_SCHEME: 'https' }, /WS_SCHEME="https": must be auto, wss or ws/],
-    [{ STORAGE_URL: 's3://bucket' }, /STORAGE_URL/],
+    [{ STORAGE_URL: 'https://bucket' }, /STORAGE_URL="https:\/\/bucket": must be a file:\/\/\/ URL, or s3/],
+    [{ STORAGE_URL: 's3://' }, /STORAGE_URL/],
+    [{ STORAGE_URL: 's3://bucket/../x' }, /STORAGE_URL="s3:\/\/bucket\/\.\.\/x": must be s3/],
+    [{ STORAGE_URL: 's3://bucket', S3_ENDPOINT: 'minio:9000' }, /S3_ENDPOINT/],
+    [{ STORAGE_URL: 's3://bucket', S3_ENDPOINT: 'http://user:hunter2@minio' }, /^(?!.*hunter2).*S3_ENDPOINT/],
+    [{ STORAGE_URL: 's3://bucket', AWS_ACCESS_KEY_ID: 'a' }, /AWS_SECRET_ACCESS_KEY must be set/],
+    [{ STORAGE_URL: 's3://bucket', AWS_SECRET_ACCESS_KEY: 'hunter2' }, /^(?!.*hunter2).*AWS_ACCESS_KEY_ID/],
+    [{ STORAGE_URL: 's3://bucket', AWS_REQUEST_CHECKSUM_CALCULATION: 'off' }, /AWS_REQUEST_CHECKSUM_CALCULATION="off"/],
+    [{ RETENTION: '30 days' }, /RETENTION="30 days": must be never/],
+    [{ RETENTION: '0' }, /RETENTION/],
+    [{ MIN_FREE_SPACE: '10%' }, /MIN_FREE_SPACE/],
     [{ WEBRTC: 'on' }, /WEBRTC/],
     [{ MAX_DURATION: '0' }, /MAX_DURATION/],
     [{ TOKEN_SECRET: 'abc' }, /TOKEN_SECRET=\(hidden\)/],
