@@ -4,12 +4,23 @@
  * The worker dials the job's media URL (WebSocket, subprotocol `tabreel.media.v1`), its credential in the handshake's
  * Authorization header and the attempt's number in `Tabreel-Attempt`. It sends binary messages, each a part: a header and
  * bytes. The ingest answers text messages. A part is acknowledged once it is stored, by its sequence number; what is not
- * acknowledged is sent again after a reconnect.
+ * acknowledged is sent again after a reconnect, to whichever edge answers.
  */
 import { z } from 'zod';
 
 export const MEDIA_SUBPROTOCOL = 'tabreel.media.v1';
 export const ATTEMPT_HEADER = 'tabreel-attempt';
+/** Counts the dials of an attempt from 1, so that a connection that arrives late is known for an old one. */
+export const DIAL_HEADER = 'tabreel-dial';
+/** The last part that was acknowledged to the worker, which doesn't keep what is before. */
+export const ACKED_HEADER = 'tabreel-acked';
+/** The attempt token that came last: it admits the attempt where an edge can't read the record. */
+export const ATTEMPT_TOKEN_HEADER = 'tabreel-attempt-token';
+
+/** Milliseconds between the pings that both sides send. */
+export const PING_MS = 5000;
+/** A peer that leaves this many of them unanswered, while nothing else comes from it either, is dead: after 25 to 30 seconds. */
+export const MISSED_PINGS = 5;
 
 /** Bytes of one message at most: two seconds at 50 Mb/s fit twice. */
 export const MAX_PART_BYTES = 32 * 1024 * 1024;
@@ -18,7 +29,7 @@ export const MAX_PART_BYTES = 32 * 1024 * 1024;
 export const closeCodes = {
   /** All is stored and the worker said so. */
   done: { code: 1000, retry: false },
-  /** The edge is leaving: dial again. */
+  /** The edge is leaving, or a newer socket took over, here or at another edge: dial again. */
   goingAway: { code: 1001, retry: true },
   /** Something broke in the ingest: dial again. */
   internal: { code: 1011, retry: true },
@@ -90,8 +101,10 @@ export function decodePart(message: Uint8Array): Part {
 
 /** What the ingest says, one JSON text message each. */
 export const ingestMessage = z.discriminatedUnion('type', [
-  /** First message on every socket: the last part of this attempt that is stored, 0 for none. */
-  z.object({ type: z.literal('welcome'), acked: z.int().min(0) }),
+  /** First message on every socket: the last part of this attempt that is stored, 0 for none; and an attempt token. */
+  z.object({ type: z.literal('welcome'), acked: z.int().min(0), token: z.string().max(4096).optional() }),
+  /** A newer attempt token. */
+  z.object({ type: z.literal('token'), token: z.string().max(4096) }),
   /** This part and all before it are stored. */
   z.object({ type: z.literal('ack'), seq: z.int().min(1) }),
 ]);

@@ -291,6 +291,11 @@ export function createRecordingStore(redis: Redis, prefix: string) {
       return outcome === 'changed' ? { outcome, at: Number(at) } : { outcome, state: state ?? null };
     },
 
+    /** Tells all who watch the recording's channel something that stands nowhere else. */
+    async signal(id: string, message: string): Promise<void> {
+      await redis.publish(channel(id), message);
+    },
+
     /** Adds a warning to the recording, once for each code. */
     async warn(id: string, code: string, message: string): Promise<void> {
       await run(warnScript, id, [code, message]);

@@ -2,26 +2,43 @@
  * Credentials and sealed secrets, on WebCrypto alone so that every edge runtime can make them.
  *
  * A credential is a JWT (RFC 7519, HS256) for one recording and one use, signed with TOKEN_SECRET: `media` opens the
- * recording's media socket, `view` its files, playlist and events, read-only. Several secrets may be in force: the first
- * signs, all verify, so that a secret can be replaced without downtime.
+ * recording's media socket, `view` its files, playlist and events, read-only. An attempt token is another, for minutes: the
+ * ingest gives it on an open media socket, and it says that this attempt was the newest then. Several secrets may be in force:
+ * the first signs, all verify, so that a secret can be replaced without downtime.
  */
 import { sign, verify } from 'hono/jwt';
 
 export type TokenUse = 'media' | 'view';
 
 /** @param expires milliseconds since the epoch. */
-export const signToken = (secrets: readonly string[], recordingId: string, use: TokenUse, expires: number): Promise<string> => {
-  const secret = secrets[0];
-  if (secret === undefined) throw new TypeError('signToken: no secret given');
-  return sign({ sub: recordingId, use, exp: Math.floor(expires / 1000) }, secret, 'HS256');
-};
+export const signToken = (secrets: readonly string[], recordingId: string, use: TokenUse, expires: number): Promise<string> =>
+  signClaims(secrets, { sub: recordingId, use }, expires);
 
 /** Whether the token was made by us for this recording and use, and is still in force. Never throws. */
-export async function verifyToken(secrets: readonly string[], token: string, recordingId: string, use: TokenUse): Promise<boolean> {
+export const verifyToken = (secrets: readonly string[], token: string, recordingId: string, use: TokenUse): Promise<boolean> =>
+  verifyClaims(secrets, token, { sub: recordingId, use });
+
+/** @param expires milliseconds since the epoch. */
+export const signAttemptToken = (secrets: readonly string[], recordingId: string, attempt: number, expires: number): Promise<string> =>
+  signClaims(secrets, { sub: recordingId, use: 'attempt', attempt }, expires);
+
+/** Whether the token was made by us for this attempt and is still in force. Never throws. */
+export const verifyAttemptToken = (secrets: readonly string[], token: string, recordingId: string, attempt: number): Promise<boolean> =>
+  verifyClaims(secrets, token, { sub: recordingId, use: 'attempt', attempt });
+
+type Claims = Readonly<Record<string, string | number>>;
+
+function signClaims(secrets: readonly string[], claims: Claims, expires: number): Promise<string> {
+  const secret = secrets[0];
+  if (secret === undefined) throw new TypeError('signToken: no secret given');
+  return sign({ ...claims, exp: Math.floor(expires / 1000) }, secret, 'HS256');
+}
+
+async function verifyClaims(secrets: readonly string[], token: string, expected: Claims): Promise<boolean> {
   for (const secret of secrets) {
     try {
       const claims = await verify(token, secret, 'HS256');
-      return claims['sub'] === recordingId && claims['use'] === use;
+      return Object.entries(expected).every(([name, value]) => claims[name] === value);
     } catch {
       // another secret may have signed it
     }

@@ -22,6 +22,8 @@ export type AttemptTimes = {
   /** To end by itself after `stop`, counted from the last media that was stored; all together; after `abandon`. */
   stop: number;
   stopAtMost: number;
+  /** Instead of both where media waits, for an ingest that is away or slow: from the last that was stored. */
+  deliver: number;
   abandon: number;
   /** To exit after its last message. */
   exit: number;
@@ -31,9 +33,10 @@ export const attemptTimes: AttemptTimes = {
   beat: 1000,
   doubted: 10_000,
   silent: 15_000,
-  // longer than the media is tried to be stored, so that the recorder itself can say why it isn't
   stop: 100_000,
   stopAtMost: 120_000,
+  // longer than the sink tries, so that the recorder itself can say why it is not stored
+  deliver: 16 * 60_000,
   abandon: 10_000,
   exit: 5000,
 };
@@ -81,6 +84,8 @@ export function startAttempt(options: AttemptOptions): Attempt {
   let abandonedAt: number | null = null;
   let heardAt = Date.now();
   let storedAt = Date.now();
+  let ackedParts = 0;
+  let mediaWaits = false;
   let killedFor: string | null = null;
 
   let began: { engine: CaptureEngineName; startedAt: number } | null = null;
@@ -194,6 +199,9 @@ export function startAttempt(options: AttemptOptions): Attempt {
         break;
       case 'media':
         options.media.update(message.counts);
+        if (message.counts.ackedParts > ackedParts) storedAt = heardAt;
+        ackedParts = message.counts.ackedParts;
+        mediaWaits = message.counts.waitingBytes > 0;
         break;
       case 'log':
         if (pendingLines < MAX_PENDING_LINES) tell(store.log(id, message.message));
@@ -211,7 +219,8 @@ export function startAttempt(options: AttemptOptions): Attempt {
     const now = Date.now();
     if (recorder !== null && ended === null) {
       if (now - heardAt > times.silent) kill(`it said nothing for ${Math.round((now - heardAt) / 1000)} s`);
-      if (stoppedAt !== null && (now - storedAt > times.stop || now - stoppedAt > times.stopAtMost)) kill('it did not end when it was told to');
+      const over = mediaWaits ? now - storedAt > times.deliver : now - storedAt > times.stop || (stoppedAt !== null && now - stoppedAt > times.stopAtMost);
+      if (stoppedAt !== null && over) kill('it did not end when it was told to');
       if (abandonedAt !== null && now - abandonedAt > times.abandon) kill('it did not end when it was told to');
     }
     beat();
@@ -221,7 +230,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
   /** Where an earlier attempt had TLS, this one doesn't go without. */
   const settingsOf = (): RecorderSettings => {
     const hadTls = before.stats.bytes > 0 && !before.warnings.includes(insecureWarning(job.mediaUrl));
-    return { ...options.settings, allowInsecureWs: options.settings.allowInsecureWs && !hadTls };
+    return { ...options.settings, allowInsecureWs: options.settings.allowInsecureWs && !hadTls, mediaFound: before.stats.bytes > 0 };
   };
 
   const run = async (): Promise<TabreelError | null> => {

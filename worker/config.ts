@@ -1,14 +1,19 @@
 /** The settings of a worker. Names and defaults: docs/configuration.md. */
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { z } from 'zod';
 import { commonSettings, ConfigError, flag, readConfig, secrets, wholeNumber, type Environment } from '../shared/config.ts';
 import type { LogLevel } from '../shared/log.ts';
 import { captureEngines, type CaptureEngineName } from '../shared/recording.ts';
 import { splitPath } from './browser/find.ts';
+import type { SpoolPlace } from './sink/backlog.ts';
 
 /** A pod that is told to leave lets its recordings go on for so long, in seconds. */
 const DRAIN_TIMEOUT_DEFAULT = 14_400;
+
+/** MiB on disk that one recording may take for media that waits: an hour and a half at 3 Mb/s. */
+const SPOOL_LIMIT_DEFAULT = 2048;
 
 const engines = ['auto', ...captureEngines] as const;
 
@@ -20,6 +25,8 @@ const workerSettings = z.object({
   CAPTURE_ENGINE: z.enum(engines, { error: `must be one of ${engines.join(', ')}` }).default('auto'),
   MEDIA_CA: z.string().optional(),
   ALLOW_INSECURE_WS: flag.default(false),
+  SPOOL_DIR: z.string().optional(),
+  SPOOL_LIMIT: wholeNumber(0, 1_048_576).default(SPOOL_LIMIT_DEFAULT),
   SECRETS_KEY: secrets.optional(),
   DRAIN_TIMEOUT: wholeNumber(0, 604_800).default(DRAIN_TIMEOUT_DEFAULT),
   HEALTH_PORT: wholeNumber(0, 65_535).optional(),
@@ -40,6 +47,8 @@ export type WorkerConfig = {
   mediaCa: string | null;
   /** A `wss://` media URL may be dialled without TLS where nobody speaks it. */
   allowInsecureWs: boolean;
+  /** Where media waits on disk that can't be delivered just now; null for nowhere. */
+  spool: SpoolPlace | null;
   /** Opens what callers gave in confidence; null where recordings have none. */
   secretsKeys: readonly string[] | null;
   /** Seconds for which running recordings go on once the worker is to leave; then they are stopped. */
@@ -70,6 +79,8 @@ export async function readWorkerConfig(environment: Environment, cores: number):
     engine: settings.CAPTURE_ENGINE,
     mediaCa: settings.MEDIA_CA === undefined ? null : await readAuthority(settings.MEDIA_CA),
     allowInsecureWs: settings.ALLOW_INSECURE_WS,
+    // not in the recording's own temporary directory, which goes with its process
+    spool: settings.SPOOL_LIMIT === 0 ? null : { directory: settings.SPOOL_DIR ?? tmpdir(), bytes: settings.SPOOL_LIMIT * 1024 * 1024 },
     secretsKeys: settings.SECRETS_KEY ?? null,
     drainTimeout: settings.DRAIN_TIMEOUT,
     healthPort: settings.HEALTH_PORT ?? null,

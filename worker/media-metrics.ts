@@ -36,9 +36,13 @@ export function createMediaMetrics(): MediaMetrics {
       const all = noCounts();
       add(all, past);
       let open = 0;
+      let pressure = 0;
       for (const { counts } of running) {
         add(all, counts);
         if (counts.open) open += 1;
+        all.waitingBytes += counts.waitingBytes;
+        all.spooledBytes += counts.spooledBytes;
+        pressure = Math.max(pressure, counts.pressure);
       }
       const { count, sum, within } = all.roundTrips;
       const roundTrips = [
@@ -53,6 +57,9 @@ export function createMediaMetrics(): MediaMetrics {
         metricText('tabreel_worker_media_dials_total', 'counter', 'Dials of media URLs: open, or the code of what went wrong.', dials),
         metricText('tabreel_worker_media_reconnects_total', 'counter', 'Media sockets opened after one of the same recording was lost.', [{ value: all.reconnects }]),
         metricText('tabreel_worker_media_resent_parts_total', 'counter', 'Parts sent again after a reconnect.', [{ value: all.resentParts }]),
+        metricText('tabreel_worker_media_waiting_bytes', 'gauge', 'Media that waits to be stored, in memory and on disk.', [{ value: all.waitingBytes }]),
+        metricText('tabreel_worker_media_spooled_bytes', 'gauge', 'Media that waits on disk.', [{ value: all.spooledBytes }]),
+        metricText('tabreel_worker_media_pressure', 'gauge', 'Share of the room for waiting media that is taken, 0 to 1, in the recording where it is greatest.', [{ value: pressure }]),
         metricText('tabreel_worker_media_round_trip_seconds', 'histogram', 'Pings of media sockets.', roundTrips),
       ].join('');
     },

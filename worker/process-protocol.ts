@@ -2,6 +2,7 @@
 import type { RecordingJob } from '../shared/job.ts';
 import type { LogLevel } from '../shared/log.ts';
 import type { FoundBrowser } from './browser/find.ts';
+import type { SpoolPlace } from './sink/backlog.ts';
 import type { MediaSocketCounts } from './sink/media-counts.ts';
 import type { MediaSocketLimits } from './sink/media-socket.ts';
 import type { CaptureEngineName, PageSecrets, RecordingError, RecordingStats } from '../shared/recording.ts';
@@ -15,6 +16,10 @@ export type RecorderSettings = {
   mediaCa: string | null;
   /** The media URL may be dialled without TLS where nobody speaks it. */
   allowInsecureWs: boolean;
+  /** Where media waits that is too much for the memory; null for nowhere. */
+  spool: SpoolPlace | null;
+  /** An earlier attempt has stored media at the job's URL. */
+  mediaFound: boolean;
   /** Other bounds and times of the media socket than its own. */
   mediaLimits?: Partial<MediaSocketLimits>;
   /**
@@ -22,6 +27,9 @@ export type RecorderSettings = {
    * Taken off every recording. Engines that weren't measured are missing.
    */
   soundDelay: Partial<Record<CaptureEngineName, number>>;
+  /** Bytes that one recording's browser may have, and that its media may be altogether; null for no limit. */
+  browserMemoryLimit?: number | null;
+  maxSize?: number | null;
   logLevel: LogLevel;
 };
 
@@ -38,6 +46,8 @@ export type Continuation = {
   pausedAt: number | null;
   /** What is to be added to this machine's Date.now(). */
   clockOffset: number;
+  /** Bytes that earlier attempts have stored. */
+  storedBytes?: number;
 };
 
 export type ToRecorder =
@@ -68,12 +78,17 @@ export type FromRecorder =
   | { type: 'alive' }
   /** The attempt's first frame was captured. @property at milliseconds since the epoch by the clock of Redis. */
   | { type: 'recording'; engine: CaptureEngineName; at: number }
-  /** The capture rests: its last picture, or the opened page where there was none yet; and it goes on, with a first picture. */
+  /**
+   * The capture rests: when it was cut, or the opened page where there was no picture yet; and it goes on, with a first picture,
+   * which an attempt's very first one is told as `recording` right before. One that begins in a pause (paused, or with
+   * `continues.pausedAt`) tells its end too. A pause before the recording's first frame cuts nothing out of it.
+   */
   | { type: 'paused'; at: number }
   | { type: 'resumed'; at: number }
   /**
    * About once a second from then on.
-   * @property duration seconds of the recording's timeline so far, earlier attempts and gaps included, pauses not.
+   * @property duration seconds of the recording's timeline so far, earlier attempts and gaps included, pauses not; in `ended` 0
+   * where this attempt captured nothing.
    * @property storedSegments as in `ended`.
    */
   | { type: 'progress'; stats: RecordingStats; duration: number; storedSegments: number }

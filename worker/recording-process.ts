@@ -2,9 +2,13 @@
 import { TabreelError } from '../shared/errors.ts';
 import { createLog, type Log } from '../shared/log.ts';
 import { measureSoundDelay } from './calibration.ts';
+import { createPausing } from './pausing.ts';
 import type { FromRecorder, RecorderSettings, ToRecorder } from './process-protocol.ts';
 import { record } from './recorder.ts';
 import { createMediaSocketSink } from './sink/media-socket.ts';
+
+/** Milliseconds that a recorder without its worker has to deliver what it captured. */
+const ORPHAN_MS = 10_000;
 
 const report = (message: FromRecorder) => {
   // the parent may be gone, which `disconnect` tells
@@ -12,21 +16,30 @@ const report = (message: FromRecorder) => {
 };
 const stop = new AbortController();
 const abandon = new AbortController();
+const pausing = createPausing();
 let started = false;
 
 process.on('message', (message: ToRecorder) => {
   if (message.type === 'stop') stop.abort(new TabreelError('internal', 'stopped'));
   else if (message.type === 'abandon') abandon.abort(new TabreelError('internal', 'abandoned'));
+  else if (message.type === 'pause') pausing.set(true);
+  else if (message.type === 'resume') pausing.set(false);
   else if (!started && message.type === 'start') {
     started = true;
+    pausing.set(message.paused);
     void run(message);
   } else if (!started && message.type === 'calibrate') {
     started = true;
     void calibrate(message.settings);
   }
 });
-// whoever wants this recording is gone
-process.on('disconnect', () => abandon.abort(new TabreelError('worker_lost', 'The worker is gone')));
+// The worker is gone, and with it whoever tells what is wanted; another attempt will go on. What was captured until then is
+// still delivered, for as long as the next attempt doesn't take the ingest over.
+process.on('disconnect', () => {
+  const reason = new TabreelError('worker_lost', 'The worker is gone');
+  stop.abort(reason);
+  setTimeout(() => abandon.abort(reason), ORPHAN_MS).unref();
+});
 // the worker decides what a signal to the whole group means
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
 report({ type: 'ready' });
@@ -34,7 +47,7 @@ report({ type: 'ready' });
 const logOf = (settings: RecorderSettings, fields: Record<string, unknown>): Log =>
   createLog(settings.logLevel, (line) => process.stderr.write(`${line}\n`), fields);
 
-async function run({ job, attempt, secrets, settings, continues, paused }: Extract<ToRecorder, { type: 'start' }>): Promise<void> {
+async function run({ job, attempt, secrets, settings, continues }: Extract<ToRecorder, { type: 'start' }>): Promise<void> {
   const log = logOf(settings, { recording: job.recordingId, attempt });
   const sink = createMediaSocketSink({
     url: job.mediaUrl,
@@ -42,6 +55,8 @@ async function run({ job, attempt, secrets, settings, continues, paused }: Extra
     attempt,
     ca: settings.mediaCa,
     allowInsecure: settings.allowInsecureWs,
+    spool: settings.spool,
+    found: settings.mediaFound,
     warn: (code, message) => report({ type: 'warning', code, message }),
     log,
     ...(settings.mediaLimits === undefined ? {} : { limits: settings.mediaLimits }),
@@ -59,7 +74,7 @@ async function run({ job, attempt, secrets, settings, continues, paused }: Extra
   }, 1000);
   // a sink that fails before anybody listens must not end the process
   sink.failed.catch(() => undefined);
-  await record({ job, attempt, secrets, settings, continues, paused, sink, log, report, stop: stop.signal, abandon: abandon.signal });
+  await record({ job, attempt, secrets, settings, continues, pausing, sink, log, report, stop: stop.signal, abandon: abandon.signal });
   await sink[Symbol.asyncDispose]();
   tellCounts();
   clearInterval(alive);

@@ -70,6 +70,8 @@ export async function startWorker(config: WorkerConfig, log: Log, dependencies: 
     sandbox: config.sandbox,
     mediaCa: config.mediaCa,
     allowInsecureWs: config.allowInsecureWs,
+    spool: config.spool,
+    mediaFound: false,
     ...(dependencies.mediaLimits === undefined ? {} : { mediaLimits: dependencies.mediaLimits }),
     soundDelay: {},
     logLevel: config.logLevel,

@@ -1,7 +1,7 @@
 /** One media socket from its welcome to its end. Knows neither the WebSocket library nor where parts are stored. */
 import { TabreelError } from '../../shared/errors.ts';
 import type { Log } from '../../shared/log.ts';
-import { closeCodes, decodePart, type IngestMessage, type Part } from '../../shared/media-protocol.ts';
+import { closeCodes, decodePart, MISSED_PINGS, PING_MS, type IngestMessage, type Part } from '../../shared/media-protocol.ts';
 
 /** The little of a WebSocket that is needed here. */
 export type MediaSocket = {
@@ -17,8 +17,6 @@ export type MediaSocket = {
 
 /** Bytes received and not yet stored, above which nothing more is read. One more message may still come. */
 const MAX_WAITING_BYTES = 16 * 1024 * 1024;
-const PING_MS = 10_000;
-const MAX_MISSED_PONGS = 2;
 
 export type CloseName = keyof typeof closeCodes;
 
@@ -27,6 +25,8 @@ export type MediaConnection = {
   pong(): void;
   /** The socket is gone. */
   gone(code: number): void;
+  /** Gives the worker a newer attempt token. */
+  renew(token: string): void;
   /** Ends it from our side. */
   end(name: CloseName, reason: string): void;
   /** Resolves once nothing is being stored any more. */
@@ -37,6 +37,8 @@ export type MediaConnectionOptions = {
   socket: MediaSocket;
   /** Last part of this attempt that is stored. */
   acked: number;
+  /** Attempt token for the welcome. */
+  token: string;
   /** Resolves once the part is durable. */
   store(part: Part): Promise<void>;
   /** @param code 1006 where the socket was cut. */
@@ -44,7 +46,7 @@ export type MediaConnectionOptions = {
   log: Log;
 };
 
-export function createMediaConnection({ socket, acked, store, onGone, log }: MediaConnectionOptions): MediaConnection {
+export function createMediaConnection({ socket, acked, token, store, onGone, log }: MediaConnectionOptions): MediaConnection {
   const waiting: Part[] = [];
   let waitingBytes = 0;
   let received = acked;
@@ -77,7 +79,7 @@ export function createMediaConnection({ socket, acked, store, onGone, log }: Med
   const heartbeat = setInterval(() => {
     // while we don't read we can't see pongs
     if (paused) return;
-    if (missedPongs >= MAX_MISSED_PONGS) {
+    if (missedPongs >= MISSED_PINGS) {
       log.warn('media socket is dead', { acked });
       socket.terminate();
       return;
@@ -113,11 +115,12 @@ export function createMediaConnection({ socket, acked, store, onGone, log }: Med
     }
   }
 
-  say({ type: 'welcome', acked });
+  say({ type: 'welcome', acked, token });
   log.info('media socket open', { acked });
 
   return {
     settled: settled.promise,
+    renew: (newer) => say({ type: 'token', token: newer }),
     end,
     pong() {
       missedPongs = 0;

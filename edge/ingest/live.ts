@@ -4,6 +4,8 @@ import type { Storage } from '../storage/storage.ts';
 
 /** How long a listing is good where another process may be taking the media. */
 const LISTING_MS = 1000;
+/** And where a media socket is open here, from the last part that came: it may have been taken over without our knowing. */
+const ATTACHED_MS = 8000;
 const MAX_ENTRIES = 200;
 
 type Entry = { parts: StoredPart[]; loadedAt: number; sockets: number };
@@ -48,17 +50,18 @@ export function createLiveParts(storage: Storage, now: () => number = Date.now) 
     /** All parts that are stored, in order. */
     async parts(id: string): Promise<readonly StoredPart[]> {
       const entry = entries.get(id);
-      const fresh = entry !== undefined && (entry.sockets > 0 || now() - entry.loadedAt < LISTING_MS);
+      const fresh = entry !== undefined && now() - entry.loadedAt < (entry.sockets > 0 ? ATTACHED_MS : LISTING_MS);
       return (fresh ? entry : await load(id)).parts;
     },
 
-    /** While a media socket is open this process knows of every part by itself. */
+    /** While parts come over a media socket this process knows of them by itself. */
     async attach(id: string): Promise<{ parts(): readonly StoredPart[]; add(part: StoredPart): void; detach(): void }> {
       const entry = await load(id);
       entry.sockets += 1;
       return {
         parts: () => entry.parts,
         add(part) {
+          entry.loadedAt = now();
           if (entry.parts.some(({ name }) => name === part.name)) return;
           const last = entry.parts.at(-1);
           entry.parts.push(part);

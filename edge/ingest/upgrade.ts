@@ -67,6 +67,7 @@ export function handleUpgrades(server: Server, ingest: Ingest, log: Log): { refu
         terminate: () => ws.terminate(),
       })
       .then((connection) => {
+        if (connection === null) return ws.resume();
         ws.on('message', (data: Buffer, binary: boolean) => connection.message(data, binary));
         ws.on('pong', () => connection.pong());
         ws.on('close', (code) => connection.gone(code));

@@ -50,9 +50,9 @@ export function partsOf(keys: readonly string[]): StoredPart[] {
 
 export const byOrder = (a: StoredPart, b: StoredPart): number => a.attempt - b.attempt || a.seq - b.seq;
 
-/** The last part of an attempt before the first that is missing; 0 for none. */
-export function lastContiguous(parts: readonly StoredPart[], attempt: number): number {
-  let last = 0;
+/** The last part of an attempt before the first that is missing; 0 for none. @param from a part up to which none is looked for */
+export function lastContiguous(parts: readonly StoredPart[], attempt: number, from = 0): number {
+  let last = from;
   for (const part of parts) if (part.attempt === attempt && part.seq === last + 1) last += 1;
   return last;
 }

@@ -41,7 +41,7 @@ describe('parts', () => {
     const worker = await dial(edge, created, attempt);
     worker.send(init, segment(2), segment(3), segment(4));
     await worker.acked(4);
-    expect(worker.messages).toEqual([{ type: 'welcome', acked: 0 }, ...[1, 2, 3, 4].map((seq) => ({ type: 'ack', seq }))]);
+    expect(worker.messages).toEqual([{ type: 'welcome', acked: 0, token: expect.stringMatching(/^ey/) }, ...[1, 2, 3, 4].map((seq) => ({ type: 'ack', seq }))]);
     expect(await stored(created.id)).toHaveLength(4);
     worker.close();
   });

@@ -234,7 +234,7 @@ describe.skipIf(!hasOpenssl)('a media URL over TLS', patient, () => {
 
     it('takes TLS as soon as it is there, and never goes without again', async () => {
       const plain = await startIngest();
-      const sink = dial(plain.url.replace('ws:', 'wss:'), { allowInsecure: true, ca: authority.ca, limits: { unreachable: 1500 } });
+      const sink = dial(plain.url.replace('ws:', 'wss:'), { allowInsecure: true, ca: authority.ca, limits: { deliver: 1500 } });
       sink.push(segment(0));
       await plain.stored(1);
       await plain.close();
@@ -245,7 +245,7 @@ describe.skipIf(!hasOpenssl)('a media URL over TLS', patient, () => {
       await secure.close();
       const again = await startIngest({ port: plain.port });
       sink.push(segment(2));
-      expect(await sink.error()).toMatchObject({ code: 'media_unreachable', message: expect.stringContaining('speaks no TLS') });
+      await expect(sink.finish(6_000_000)).rejects.toMatchObject({ code: 'media_unreachable', message: expect.stringContaining('speaks no TLS') });
       expect(again.handshakes).toEqual([]);
     });
 

@@ -1,7 +1,9 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
+import { freePort } from '../../bin/local-redis.ts';
 import { createLog } from '../../shared/log.ts';
 import { closeCodes } from '../../shared/media-protocol.ts';
-import { createMediaSocketSink, type MediaSocketLimits } from '../../worker/sink/media-socket.ts';
+import { createMediaSocketSink, type MediaSocketLimits, type MediaSocketOptions } from '../../worker/sink/media-socket.ts';
 import { init, segment, startIngest as openIngest, type Ingest } from './fixtures/stub-ingest.ts';
 
 const closers: (() => Promise<unknown>)[] = [];
@@ -17,10 +19,10 @@ async function startIngest(options: Parameters<typeof openIngest>[0] = {}): Prom
 
 const quick: Partial<MediaSocketLimits> = { firstRetry: 10, lastRetry: 50 };
 
-function dial(url: string, limits: Partial<MediaSocketLimits> = {}, ca: string | null = null) {
+function dial(url: string, limits: Partial<MediaSocketLimits> = {}, options: Partial<MediaSocketOptions> = {}) {
   const lines: string[] = [];
   const log = createLog('debug', (line) => lines.push(line));
-  const sink = createMediaSocketSink({ url, credential: 'secret-credential', attempt: 3, ca, log, limits: { ...quick, ...limits } });
+  const sink = createMediaSocketSink({ url, credential: 'secret-credential', attempt: 3, ca: null, log, ...options, limits: { ...quick, ...limits } });
   closers.push(async () => sink[Symbol.asyncDispose]());
   return Object.assign(sink, { lines });
 }
@@ -35,7 +37,7 @@ describe('media that reaches the ingest', () => {
     expect(ingest.headers.map((header) => header.seq)).toEqual(Array.from({ length: 22 }, (_, i) => i + 1));
     expect(ingest.headers.at(-1)).toEqual({ type: 'end', seq: 22, duration: 40_000_000 });
     expect(ingest.bytes.slice(1, 21).every((bytes, i) => bytes.equals(Buffer.alloc(300_000, i)))).toBe(true);
-    expect(ingest.handshakes[0]?.headers).toMatchObject({ authorization: 'Bearer secret-credential', 'tabreel-attempt': '3' });
+    expect(ingest.handshakes[0]?.headers).toMatchObject({ authorization: 'Bearer secret-credential', 'tabreel-attempt': '3', 'tabreel-dial': '1', 'tabreel-acked': '0' });
     expect(ingest.handshakes[0]?.headers['sec-websocket-extensions']).toBeUndefined();
     expect(sink.progress()).toEqual({ waitingParts: 0, waitingBytes: 0, storedSegments: 20, storedBytes: 6_000_004, storedUntil: 40_000_000 });
     expect(sink.counts()).toMatchObject({ dials: 1, connections: 1, sentParts: 22, resentParts: 0 });
@@ -91,7 +93,7 @@ describe('media that reaches the ingest', () => {
     const sink = dial(ingest.url, { ping: 20 });
     sink.push(segment(0));
     await sink.finish(2_000_000);
-    expect(sink.lines.join('\n')).toContain('2 pings were not answered');
+    expect(sink.lines.join('\n')).toContain('5 pings were not answered');
     expect(ingest.sockets.length).toBe(2);
   });
 
@@ -142,37 +144,52 @@ describe('media that is refused', () => {
 });
 
 describe('media that can not get through', () => {
-  it('gives up after a while in which nothing was stored, and says why', async () => {
+  it('waits for as long as it is recorded; after that gives up when nothing was stored for a time, and says why and what is missing', async () => {
     const ingest = await startIngest();
-    const sink = dial(ingest.url, { unreachable: 300 });
+    const sink = dial(ingest.url, { unreachable: 100, deliver: 300 });
     sink.push(segment(0));
     await ingest.stored(1);
     await ingest.close();
     sink.push(segment(1));
-    await expect(sink.failed).rejects.toMatchObject({ code: 'media_unreachable', message: expect.stringContaining('nothing listens there (ECONNREFUSED)') });
+    await sleep(500);
+    sink.push(segment(2));
+    await expect(sink.finish(6_000_000)).rejects.toMatchObject({
+      code: 'media_unreachable',
+      message: expect.stringMatching(/^4\.0 s of media are missing: nothing could be stored for 0\.3 s: .*nothing listens there \(ECONNREFUSED\)/),
+    });
     expect(sink.counts().dials).toBeGreaterThan(3);
-    expect(sink.progress()).toMatchObject({ storedSegments: 1, waitingParts: 1 });
+    expect(sink.progress()).toMatchObject({ storedSegments: 1, waitingParts: 3 });
+  });
+
+  it('waits likewise where an earlier attempt has stored media at this very URL', async () => {
+    const port = await freePort();
+    const sink = dial(`ws://127.0.0.1:${port}/v1/recordings/rec_1/media`, { unreachable: 100 }, { found: true });
+    sink.push(segment(0));
+    await sleep(300);
+    const ingest = await startIngest({ port });
+    await sink.finish(2_000_000);
+    expect(ingest.headers.length).toBe(2);
   });
 
   it('gives up on an ingest that is open and stores nothing', async () => {
     const ingest = await startIngest();
     ingest.onPart = (_header, socket) => socket.close(closeCodes.internal.code, 'storage is down');
-    const sink = dial(ingest.url, { unreachable: 300, stalled: 100 });
+    const sink = dial(ingest.url, { deliver: 300, stalled: 100 });
     sink.push(segment(0));
-    await expect(sink.failed).rejects.toMatchObject({ code: 'media_unreachable', message: expect.stringContaining('1011 (storage is down)') });
+    await expect(sink.finish(2_000_000)).rejects.toMatchObject({ code: 'media_unreachable', message: expect.stringContaining('1011 (storage is down)') });
   });
 
   it('gives up on a storage that stays full, and names it', async () => {
     const ingest = await startIngest();
     ingest.onPart = (_header, socket) => socket.close(closeCodes.storageFull.code, 'the storage is full');
-    const sink = dial(ingest.url, { unreachable: 300, stalled: 100 });
+    const sink = dial(ingest.url, { deliver: 300, stalled: 100 });
     sink.push(segment(0));
-    await expect(sink.failed).rejects.toMatchObject({ code: 'storage_full', message: expect.stringContaining('4507 (the storage is full)') });
+    await expect(sink.finish(2_000_000)).rejects.toMatchObject({ code: 'storage_full', message: expect.stringContaining('4507 (the storage is full)') });
   });
 
   it('is not given up because nothing was pushed for long before the connection was lost', async () => {
     const ingest = await startIngest();
-    const sink = dial(ingest.url, { unreachable: 250, ping: 20 });
+    const sink = dial(ingest.url, { unreachable: 250, deliver: 250, ping: 20 });
     sink.push(segment(0));
     await ingest.stored(1);
     await new Promise((resolve) => setTimeout(resolve, 300)); // a pause: longer than may pass without progress

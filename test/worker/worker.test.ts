@@ -56,6 +56,7 @@ describe('the settings of a worker', () => {
       engine: 'auto',
       mediaCa: null,
       allowInsecureWs: false,
+      spool: { directory: tmpdir(), bytes: 2 * 1024 ** 3 },
       secretsKeys: null,
       drainTimeout: 14_400,
       healthPort: null,

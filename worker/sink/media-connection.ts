@@ -2,15 +2,18 @@
 import type { RawData } from 'ws';
 import type { TabreelError } from '../../shared/errors.ts';
 import type { Log } from '../../shared/log.ts';
-import { ingestMessage } from '../../shared/media-protocol.ts';
+import { ingestMessage, MISSED_PINGS } from '../../shared/media-protocol.ts';
 import { dialMedia, hostOf, type MediaTarget } from './media-dial.ts';
 import { closeRefuses, dialCause, statusAnswer, timeoutCause, type MediaCause } from './media-socket-causes.ts';
 
-/** A peer that leaves this many pings unanswered, while no bytes leave either, is dead. */
-const PINGS_MISSED = 2;
-
-/** Milliseconds. */
-export type ConnectionTimes = { handshake: number; ping: number; stalled: number };
+export type ConnectionTimes = {
+  /** Milliseconds for all of a dial, and for the welcome after it. */
+  handshake: number;
+  /** Between two pings. */
+  ping: number;
+  /** For which nothing may be acknowledged, while no bytes leave either. */
+  stalled: number;
+};
 
 /** How a connection ended. */
 export type ConnectionEnd = {
@@ -30,6 +33,8 @@ export type ConnectionEnd = {
 export type ConnectionEvents = {
   /** Once: the ingest has the parts up to `acked`. */
   welcome(acked: number): void;
+  /** An attempt token came: the newest counts. */
+  token(token: string): void;
   ack(seq: number): void;
   /** Milliseconds of a ping. */
   roundTrip(milliseconds: number): void;
@@ -80,14 +85,19 @@ export function connectMedia(target: MediaTarget, times: ConnectionTimes, log: L
 
   const startHeartbeat = () => {
     let first = true;
+    /** Pings without an answer, while no bytes left either. */
     let missed = 0;
     let pingedAt = 0;
     let left = 0;
     let movedAt = performance.now();
-    ws.on('message', () => (missed = 0));
+    const alive = () => {
+      if (missed > 1) log.info('media socket goes on');
+      missed = 0;
+    };
+    ws.on('message', alive);
     ws.on('pong', () => {
       heardAt = performance.now();
-      missed = 0;
+      alive();
       const milliseconds = Math.round((heardAt - pingedAt) * 10) / 10;
       log[first ? 'info' : 'debug']('media socket round trip', { milliseconds });
       first = false;
@@ -101,7 +111,8 @@ export function connectMedia(target: MediaTarget, times: ConnectionTimes, log: L
         missed = 0;
         movedAt = now;
       }
-      if (missed >= PINGS_MISSED) return stall(`${missed} pings were not answered`);
+      if (missed >= MISSED_PINGS) return stall(`${missed} pings were not answered`);
+      if (missed > 1) log.warn('media socket is silent', { pings: missed, buffered: ws.bufferedAmount });
       if (!events.expectsAck()) ackedAt = now;
       if (now - Math.max(movedAt, ackedAt) > times.stalled) return stall('the ingest is connected but acknowledges nothing');
       missed += 1;
@@ -129,6 +140,8 @@ export function connectMedia(target: MediaTarget, times: ConnectionTimes, log: L
       ackedAt = performance.now();
       events.ack(message.data.seq);
     } else {
+      if (message.data.token !== undefined) events.token(message.data.token);
+      if (message.data.type === 'token') return;
       welcomed = true;
       clearTimeout(limit);
       log.info('media socket is welcome', { acked: message.data.acked });

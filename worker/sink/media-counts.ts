@@ -20,6 +20,12 @@ export type MediaSocketCounts = {
   sentParts: number;
   resentParts: number;
   sentBytes: number;
+  /** Parts that the ingest has acknowledged. */
+  ackedParts: number;
+  /** Bytes that wait to be stored, those of them that are on disk, and the share of all that can be kept that they take. */
+  waitingBytes: number;
+  spooledBytes: number;
+  pressure: number;
   /** Milliseconds of the last ping; null before the first answer. */
   roundTrip: number | null;
   /** All pings answered: how many, their seconds together, and how many took no longer than each of `roundTripBuckets`. */
@@ -35,6 +41,10 @@ export const noCounts = (): MediaSocketCounts => ({
   sentParts: 0,
   resentParts: 0,
   sentBytes: 0,
+  ackedParts: 0,
+  waitingBytes: 0,
+  spooledBytes: 0,
+  pressure: 0,
   roundTrip: null,
   roundTrips: { count: 0, sum: 0, within: roundTripBuckets.map(() => 0) },
 });

@@ -3,7 +3,7 @@ import type { ClientRequest } from 'node:http';
 import { createSecureContext, TLSSocket, type SecureContext } from 'node:tls';
 import { WebSocket } from 'ws';
 import { trustedAuthorities } from '../../shared/authorities.ts';
-import { ATTEMPT_HEADER, MEDIA_SUBPROTOCOL } from '../../shared/media-protocol.ts';
+import { ACKED_HEADER, ATTEMPT_HEADER, ATTEMPT_TOKEN_HEADER, DIAL_HEADER, MEDIA_SUBPROTOCOL } from '../../shared/media-protocol.ts';
 import type { DialStage, ShownCertificate } from './media-socket-causes.ts';
 
 export type MediaTarget = {
@@ -12,6 +12,12 @@ export type MediaTarget = {
   /** Sent as a bearer token in the handshake; never logged. */
   credential: string;
   attempt: number;
+  /** Which dial of the attempt it is, from 1. */
+  number: number;
+  /** The last part that was acknowledged. */
+  acked: number;
+  /** That the ingest gave last, if it did; never logged. */
+  attemptToken: string | null;
   /** Null for `ws://`. */
   trust: SecureContext | null;
 };
@@ -27,7 +33,7 @@ export type MediaDial = {
 };
 
 /** Dials at once. The URL must be parseable. Who calls it sees to it that it ends in time. */
-export function dialMedia({ url, credential, attempt, trust }: MediaTarget): MediaDial {
+export function dialMedia({ url, credential, attempt, number, acked, attemptToken, trust }: MediaTarget): MediaDial {
   const tls = url.startsWith('wss:');
   let stage: DialStage = 'name';
   let secured = false;
@@ -51,7 +57,13 @@ export function dialMedia({ url, credential, attempt, trust }: MediaTarget): Med
   };
 
   const ws = new WebSocket(url, [MEDIA_SUBPROTOCOL], {
-    headers: { authorization: `Bearer ${credential}`, [ATTEMPT_HEADER]: String(attempt) },
+    headers: {
+      authorization: `Bearer ${credential}`,
+      [ATTEMPT_HEADER]: String(attempt),
+      [DIAL_HEADER]: String(number),
+      [ACKED_HEADER]: String(acked),
+      ...(attemptToken === null ? {} : { [ATTEMPT_TOKEN_HEADER]: attemptToken }),
+    },
     finishRequest: watch,
     perMessageDeflate: false, // media doesn't compress
     maxPayload: 64 * 1024,

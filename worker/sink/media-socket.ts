@@ -1,24 +1,26 @@
 /** The sink that sends parts to the recording's media URL, over as many media sockets as it takes (shared/media-protocol.ts). */
 import { randomInt } from 'node:crypto';
-import { TabreelError } from '../../shared/errors.ts';
+import { asTabreelError, TabreelError } from '../../shared/errors.ts';
 import type { Log } from '../../shared/log.ts';
-import { closeCodes, encodePart, MAX_PART_BYTES, type Part, type PartHeader } from '../../shared/media-protocol.ts';
+import { closeCodes, encodePart, MAX_PART_BYTES, PING_MS, type Part, type PartHeader } from '../../shared/media-protocol.ts';
+import { createBacklog, type SpoolPlace } from './backlog.ts';
 import { connectMedia, type ConnectionTimes, type MediaConnection } from './media-connection.ts';
 import { countDial, countRoundTrip, noCounts, type MediaSocketCounts } from './media-counts.ts';
 import { hostOf, trusting } from './media-dial.ts';
+import { createPatience, type PatienceTimes } from './media-patience.ts';
 import { explain, isSuperseded, type MediaCause } from './media-socket-causes.ts';
 import { watchTrouble, type Warn } from './media-trouble.ts';
 import { insecureWarning, mediaWays } from './media-way.ts';
 import type { Sink, SinkPart, SinkProgress } from './sink.ts';
 
 /** Bounds and times; bytes and milliseconds. */
-export type MediaSocketLimits = ConnectionTimes & {
-  /** Parts that wait for their acknowledgement, all together. */
+export type MediaSocketLimits = ConnectionTimes & PatienceTimes & {
+  /** Parts in memory that wait for their acknowledgement, all together. */
   waitingBytes: number;
   /** What is handed to the socket ahead of the network: ws keeps a masked copy of it. */
   bufferedBytes: number;
-  /** How long nothing may be stored, while something goes wrong, before the sink gives up. */
-  unreachable: number;
+  /** What a spool leaves free on its disk. */
+  spoolReserve: number;
   /** How long it may go wrong before the recording is told, and before a dial goes without TLS where that is allowed. */
   told: number;
   firstRetry: number;
@@ -26,13 +28,15 @@ export type MediaSocketLimits = ConnectionTimes & {
 };
 
 const defaultLimits: MediaSocketLimits = {
-  waitingBytes: 64 * 1024 * 1024,
+  waitingBytes: 32 * 1024 * 1024,
   bufferedBytes: 4 * 1024 * 1024,
+  spoolReserve: 512 * 1024 * 1024,
   unreachable: 60_000,
+  deliver: 15 * 60_000,
   told: 5000,
   stalled: 30_000,
   handshake: 10_000,
-  ping: 10_000,
+  ping: PING_MS,
   firstRetry: 200,
   lastRetry: 5000,
 };
@@ -47,13 +51,15 @@ export type MediaSocketOptions = {
   ca: string | null;
   /** Whether a `wss://` URL may be dialled without TLS where nobody speaks it: see media-way.ts. */
   allowInsecure?: boolean;
+  /** Where parts go that are too much for the memory; by default there is no such place. */
+  spool?: SpoolPlace | null;
+  /** Whether an earlier attempt has stored media at this URL: see media-patience.ts. */
+  found?: boolean;
   /** A line for the recording's `warnings`. */
   warn?: Warn;
   log: Log;
   limits?: Partial<MediaSocketLimits>;
 };
-
-type WaitingPart = { header: PartHeader; payloadBytes: number; message: Uint8Array };
 
 /**
  * Dials at once, and again whenever the socket is lost, until everything is stored or the sink must give up.
@@ -67,11 +73,16 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
   const trust = url.startsWith('wss:') ? trusting(options.ca) : null;
   const warn = options.warn ?? (() => undefined);
   const ways = mediaWays(url, { allowInsecure: options.allowInsecure ?? false, after: limits.told });
-  const trouble = watchTrouble({ after: limits.told, patience: limits.unreachable / 1000, warn });
+  const patience = createPatience(limits, options.found ?? false, (milliseconds) => giveUp(milliseconds));
+  const trouble = watchTrouble({ after: limits.told, patience: patience.limit, warn });
+  const backlog = createBacklog({
+    memoryBytes: limits.waitingBytes,
+    spool: options.spool ?? null,
+    reserve: limits.spoolReserve,
+    name: spoolName(url, options.attempt),
+    log,
+  });
 
-  /** Oldest first, without gaps in their numbers; `waiting[0]` is the first that isn't known to be stored. */
-  const waiting: WaitingPart[] = [];
-  let waitingBytes = 0;
   let lastSeq = 0;
   let acked = 0;
   let everSent = 0;
@@ -83,23 +94,24 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
   let connectionClosed = Promise.resolve();
   /** The next part for the present connection; null while there is no welcomed one. */
   let nextSeq: number | null = null;
+  /** A part is being read from disk. */
+  let reading = false;
   let retries = 0;
   let retryTimer: NodeJS.Timeout | undefined;
+  let attemptToken: string | null = null;
 
-  let giveUpTimer: NodeJS.Timeout | undefined;
-  /** When something was last stored, or first began to wait: from here counts the time in which nothing is stored. */
-  let progressedAt = performance.now();
-  /** When the present connection was welcomed, where that may put off giving up. */
-  let graceFrom: number | null = null;
-  let graceUsed = false;
   let lastCause: MediaCause = { code: 'media_unreachable', what: `${host} was never dialled` };
   /** When the last welcomed connection was lost; null while there is one, and before the first. */
   let lostAt: number | null = null;
   let toldInsecure = false;
   /** Whether the last connection was closed for want of room. */
   let full = false;
+  /** What was refused leaves a hole: nothing may follow it. */
+  let refused: TabreelError | null = null;
 
   let failedWith: TabreelError | null = null;
+  /** Resolves once what can't be delivered is left on disk. */
+  let leaving = Promise.resolve();
   const failed = Promise.withResolvers<never>();
   const finished = Promise.withResolvers<void>();
   // whoever wants to know awaits them; nobody else is to be brought down
@@ -109,65 +121,60 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
   const settle = (end: 'finished' | 'failed' | 'disposed') => {
     state = end;
     clearTimeout(retryTimer);
-    clearTimeout(giveUpTimer);
+    patience.dispose();
     trouble.dispose();
+  };
+
+  const wasFound = () => options.found === true || counts.connections > 0;
+
+  /** Media that can't be delivered is all that there is of it, unless nobody wants it. */
+  const leaveBehind = async (): Promise<void> => {
+    const seconds = backlog.seconds();
+    const directory = await backlog.leave();
+    if (directory !== null) log.error('media is left on disk', { directory, parts: backlog.parts(), seconds });
   };
 
   const fail = (error: TabreelError) => {
     settle('failed');
     failedWith = error;
     // that nobody wants the media any more is no failure
-    log[isSuperseded(error) ? 'info' : 'error']('media socket gives up', { error, waitingParts: waiting.length, waitingBytes });
+    log[isSuperseded(error) ? 'info' : 'error']('media socket gives up', { error, waitingParts: backlog.parts(), waitingBytes: backlog.bytes() });
     connection?.terminate();
+    if (!isSuperseded(error) && wasFound()) leaving = leaveBehind();
     failed.reject(error);
     finished.reject(error);
   };
 
-  const giveUp = () => {
-    // a socket that was welcomed at the last moment may show what it can do, once
-    const grace = graceFrom === null ? 0 : graceFrom + limits.stalled - performance.now();
-    if (grace > 0) {
-      graceFrom = null;
-      graceUsed = true;
-      giveUpTimer = setTimeout(giveUp, grace);
-    } else {
-      const what = `nothing could be stored for ${limits.unreachable / 1000} s: ${full ? lastCause.what : explain(lastCause)}`;
-      // once it was found, whatever hides it now is a loss rather than a wrong setting
-      fail(new TabreelError(full ? 'storage_full' : counts.connections > 0 ? 'media_unreachable' : lastCause.code, what));
-    }
+  const giveUp = (milliseconds: number) => {
+    const why = `nothing could be stored for ${milliseconds / 1000} s: ${full ? lastCause.what : explain(lastCause)}`;
+    const missing = `${backlog.seconds().toFixed(1)} s of media are missing`;
+    // once it was found, whatever hides it now is a loss rather than a wrong setting
+    if (full) fail(new TabreelError('storage_full', `${missing}: ${why}`));
+    else if (wasFound()) fail(new TabreelError('media_unreachable', `${missing}: ${why}`));
+    else fail(new TabreelError(lastCause.code, why));
   };
 
   /** From now on, the time since the last progress counts. */
   const inTrouble = (cause: MediaCause, since: number) => {
     lastCause = cause;
     trouble.failed(cause, since);
-    if (giveUpTimer !== undefined) return;
-    if (waiting.length === 0) progressedAt = performance.now();
-    giveUpTimer = setTimeout(giveUp, Math.max(0, progressedAt + limits.unreachable - performance.now()));
-  };
-
-  const progressed = () => {
-    progressedAt = performance.now();
-    retries = 0;
-    graceUsed = false;
-    clearTimeout(giveUpTimer);
-    giveUpTimer = undefined;
-    trouble.over();
+    patience.trouble(backlog.parts() > 0);
   };
 
   const takeAck = (seq: number) => {
-    while (waiting[0] !== undefined && waiting[0].header.seq <= seq) {
-      const part = waiting.shift() as WaitingPart;
-      waitingBytes -= part.message.length;
-      stored.bytes += part.payloadBytes;
-      acked = part.header.seq;
-      if (part.header.type === 'segment') {
+    for (const { header, payloadBytes } of backlog.drop(seq)) {
+      stored.bytes += payloadBytes;
+      acked = header.seq;
+      counts.ackedParts = acked;
+      if (header.type === 'segment') {
         stored.segments += 1;
-        stored.until = part.header.start + part.header.duration;
+        stored.until = header.start + header.duration;
       }
     }
-    progressed();
-    if (state === 'finishing' && waiting.length === 0) {
+    retries = 0;
+    patience.progressed();
+    trouble.over();
+    if (state === 'finishing' && backlog.parts() === 0) {
       settle('finished');
       log.info('media is stored', { parts: lastSeq, bytes: stored.bytes, dials: counts.dials, resentParts: counts.resentParts, roundTrip: counts.roundTrip });
       connection?.close(closeCodes.done.code, 'done');
@@ -175,17 +182,34 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
     }
   };
 
+  const send = (message: Uint8Array) => {
+    if (connection === null || nextSeq === null) return;
+    counts.sentParts += 1;
+    counts.sentBytes += message.length;
+    if (nextSeq <= everSent) counts.resentParts += 1;
+    everSent = Math.max(everSent, nextSeq);
+    nextSeq += 1;
+    connection.send(message, pump);
+  };
+
   /** Hands parts to the connection, as many as it may hold ahead of the network. */
   const pump = () => {
-    while (connection !== null && nextSeq !== null && nextSeq <= lastSeq && connection.buffered() < limits.bufferedBytes) {
-      const { message } = waiting[nextSeq - acked - 1] as WaitingPart;
-      counts.sentParts += 1;
-      counts.sentBytes += message.length;
-      if (nextSeq <= everSent) counts.resentParts += 1;
-      everSent = Math.max(everSent, nextSeq);
-      nextSeq += 1;
-      connection.send(message, pump);
+    while (connection !== null && nextSeq !== null && nextSeq <= lastSeq && !reading && connection.buffered() < limits.bufferedBytes) {
+      const message = backlog.message(nextSeq);
+      if (message === null) return void sendFromDisk(nextSeq);
+      send(message);
     }
+  };
+
+  const sendFromDisk = async (seq: number) => {
+    reading = true;
+    const message = await backlog.read(seq).catch((error: unknown) => asTabreelError(error));
+    reading = false;
+    // meanwhile the connection may be another, and the part stored
+    const due = nextSeq === seq && state !== 'failed' && state !== 'disposed';
+    if (due && message instanceof TabreelError) return fail(new TabreelError('internal', `a part that waited on disk can not be read: ${message.message}`, { cause: message }));
+    if (due) send(message as Uint8Array);
+    pump();
   };
 
   const takeWelcome = (seq: number, dialLog: Log) => {
@@ -199,10 +223,10 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
       fail(new TabreelError('media_refused', `the ingest claims part ${seq} of this attempt, of which ${everSent} were sent`));
       return;
     }
+    patience.welcomed();
     // can't be, as acknowledged means stored; sending goes on from what is still here
     if (seq < acked) log.error('the ingest knows of fewer parts than it acknowledged', { acked, claimed: seq });
-    if (seq > acked || waiting.length === 0) takeAck(seq);
-    if (!graceUsed) graceFrom = performance.now();
+    if (seq > acked || backlog.parts() === 0) takeAck(seq);
     nextSeq = acked + 1;
     pump();
   };
@@ -221,8 +245,10 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
       toldInsecure = true;
       warn('media_insecure', insecureWarning(url));
     }
-    const target = { url: way.url, credential: options.credential, attempt: options.attempt, trust: way.insecure ? null : trust };
+    const { credential, attempt } = options;
+    const target = { url: way.url, credential, attempt, number: counts.dials, acked, attemptToken, trust: way.insecure ? null : trust };
     connection = connectMedia(target, limits, dialLog, {
+      token: (token) => void (attemptToken = token),
       welcome(seq) {
         welcomed = true;
         ackedBefore = acked;
@@ -239,14 +265,14 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
       closed(end) {
         connection = null;
         nextSeq = null;
-        graceFrom = null;
+        patience.lost();
         counts.open = false;
         closed.resolve();
         const { cause, refusal } = ways.ended(way, end);
         const wanted = state === 'open' || state === 'finishing';
         if (!welcomed) countDial(counts, !wanted ? 'abandoned' : refusal === null ? cause.code : 'media_refused');
         const delay = wanted && refusal === null ? delayOf(retries, limits) : null;
-        const carried = { ...end.life, ...(welcomed ? { ackedParts: acked - ackedBefore } : {}), waitingParts: waiting.length };
+        const carried = { ...end.life, ...(welcomed ? { ackedParts: acked - ackedBefore } : {}), waitingParts: backlog.parts(), waitingBytes: backlog.bytes() };
         dialLog[wanted ? 'warn' : 'info']('media socket is closed', {
           code: end.code, kind: cause.code, cause: cause.what, ...carried, dialsAgainIn: delay,
         });
@@ -261,20 +287,23 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
     });
   };
 
-  const take = (part: SinkPart, bound: number) => {
+  /** @returns whether there was room */
+  const take = (part: SinkPart): boolean => {
     const header = { ...part.header, seq: lastSeq + 1 } as PartHeader;
     const message = joined({ header, payload: part.payload });
     if (message.length > MAX_PART_BYTES) throw new TabreelError('internal', `a part of ${message.length} bytes is more than an ingest takes`);
-    if (waitingBytes + message.length > bound) {
-      const cause = nextSeq === null ? `: ${explain(lastCause)}` : '';
-      throw new TabreelError('media_backlog', `${waitingBytes} bytes of media wait to be stored at ${host}, and no more can be kept${cause}`);
-    }
-    // from here on there is something to store
-    if (waiting.length === 0 && giveUpTimer === undefined) progressedAt = performance.now();
+    const first = backlog.parts() === 0;
+    if (!backlog.push(header, part.payload.length, message)) return false;
+    if (first) patience.waits();
     lastSeq = header.seq;
-    waiting.push({ header, payloadBytes: part.payload.length, message });
-    waitingBytes += message.length;
     pump();
+    return true;
+  };
+
+  const refusal = (): TabreelError => {
+    const cause = nextSeq === null ? `: ${explain(lastCause)}` : '';
+    const what = `${backlog.bytes()} bytes of media wait to be stored at ${host}, and no more can be kept${cause}`;
+    return new TabreelError(full ? 'storage_full' : 'media_backlog', what);
   };
 
   dial();
@@ -283,26 +312,29 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
     push(part) {
       if (failedWith !== null) throw failedWith;
       if (state !== 'open') throw new TypeError(`the sink takes no more parts: it is ${state}`);
-      take(part, limits.waitingBytes);
+      if (refused === null && !take(part)) refused = refusal();
+      if (refused !== null) throw refused;
     },
     progress: (): SinkProgress => ({
-      waitingParts: waiting.length,
-      waitingBytes,
+      waitingParts: backlog.parts(),
+      waitingBytes: backlog.bytes(),
       storedSegments: stored.segments,
       storedBytes: stored.bytes,
       storedUntil: stored.until,
     }),
+    pressure: backlog.pressure,
     finish(durationMicroseconds) {
       if (state === 'disposed') return Promise.reject(new TypeError('the sink is disposed'));
       if (state === 'open') {
         state = 'finishing';
+        patience.finishing();
         // the end always finds room: it is what makes the rest a whole
-        take({ header: { type: 'end', duration: durationMicroseconds }, payload: new Uint8Array() }, Infinity);
+        take({ header: { type: 'end', duration: durationMicroseconds }, payload: new Uint8Array() });
       }
       return finished.promise;
     },
     failed: failed.promise,
-    counts: () => structuredClone(counts),
+    counts: () => ({ ...structuredClone(counts), waitingBytes: backlog.bytes(), spooledBytes: backlog.spooledBytes(), pressure: backlog.pressure() }),
     async [Symbol.asyncDispose]() {
       if (state === 'open' || state === 'finishing') {
         settle('disposed');
@@ -313,9 +345,14 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
       const cut = setTimeout(() => connection?.terminate(), 1000);
       await connectionClosed;
       clearTimeout(cut);
+      await leaving;
+      await backlog.dispose();
     },
   };
 }
+
+/** The recording's id, where the URL has one, and the attempt. */
+const spoolName = (url: string, attempt: number): string => `tabreel-spool-${/\/(rec_[a-z0-9]+)\//.exec(url)?.[1] ?? 'media'}-a${attempt}`;
 
 /** Milliseconds before the next dial; half of them by chance, so that a lost edge's workers don't all come back at once. */
 function delayOf(retries: number, limits: MediaSocketLimits): number {

@@ -16,10 +16,10 @@ export type MediaTrouble = {
 /**
  * Tells each cause once.
  *
- * @param after milliseconds of trouble before it is told: an edge that is restarted is back sooner
- * @param patience seconds until a sink gives up, for the words
+ * @param options.after milliseconds of trouble before it is told: an edge that is restarted is back sooner
+ * @param options.patience milliseconds until the sink gives up, null while it won't, for the words
  */
-export function watchTrouble(options: { after: number; patience: number; warn: Warn }): MediaTrouble {
+export function watchTrouble(options: { after: number; patience: () => number | null; warn: Warn }): MediaTrouble {
   const told = new Set<MediaCode>();
   /** How often each cause came; of those after the first, only what comes again is more than a moment's. */
   const times = new Map<MediaCode, number>();
@@ -29,10 +29,9 @@ export function watchTrouble(options: { after: number; patience: number; warn: W
   const tell = (cause: MediaCause) => {
     if (told.has(cause.code) || (told.size > 0 && (times.get(cause.code) ?? 0) < 2)) return;
     told.add(cause.code);
-    options.warn(
-      cause.code,
-      `The media can not be stored just now: ${explain(cause)}. It is kept and dialled again, for ${options.patience} s at most`,
-    );
+    const patience = options.patience();
+    const most = patience === null ? 'for as long as there is room for it' : `for ${patience / 1000} s at most`;
+    options.warn(cause.code, `The media can not be stored just now: ${explain(cause)}. It is kept and dialled again, ${most}`);
   };
 
   return {

@@ -6,7 +6,7 @@ export type SinkPart = { header: WithoutSeq<PartHeader>; payload: Uint8Array };
 type WithoutSeq<T> = T extends unknown ? Omit<T, 'seq'> : never;
 
 export type SinkProgress = {
-  /** Parts handed over and not yet stored. */
+  /** Parts handed over and not yet stored, wherever they wait. */
   waitingParts: number;
   waitingBytes: number;
   /** Of what is stored: segments, their bytes (all parts), and the end of the last one in microseconds. */
@@ -18,11 +18,14 @@ export type SinkProgress = {
 export type Sink = AsyncDisposable & {
   /**
    * Takes a part at once and keeps it until it is stored. Never waits.
-   * @throws {TabreelError} `media_backlog` where no more can be kept; what was taken stays.
+   * @throws {TabreelError} where no more can be kept, from then on: `storage_full` where the ingest has no room, otherwise
+   * `media_backlog`. What was taken stays, and is delivered.
    */
   push(part: SinkPart): void;
   progress(): SinkProgress;
-  /** Resolves once everything pushed is stored; `end` is pushed by it. Rejects as `failed` does. */
+  /** Share of all that can be kept, in memory and on disk, that is taken: 0 to 1. At 1 the next part may be refused. */
+  pressure(): number;
+  /** Resolves once everything pushed is stored; `end` is pushed by it. Rejects as `failed` does: after long without progress. */
   finish(durationMicroseconds: number): Promise<void>;
   /** Rejects with a TabreelError when the sink can't go on (refused, fenced, unreachable for too long). Never resolves. */
   failed: Promise<never>;
