@@ -30,11 +30,14 @@ export function parseJob(data: unknown): RecordingJob {
   throw new TabreelError('internal', `the job is not valid at ${issue?.path.join('.') || 'its root'}: ${issue?.message ?? ''}`);
 }
 
-/** The finaliser's message: join what is stored of a recording into its file, or remove all that is stored. */
+/**
+ * The finaliser's message: join what is stored of a recording into its file (`finish`), remove the parts that the file has made
+ * superfluous (`sweep`), or remove all that is stored, and keep the record (`discard`) or not (`remove`).
+ */
 export const finishJob = z.object({
   version: z.literal(JOB_VERSION),
   recordingId,
-  action: z.enum(['finish', 'remove', 'sweep']),
+  action: z.enum(['finish', 'sweep', 'discard', 'remove']),
 });
 export type FinishJob = z.infer<typeof finishJob>;
 

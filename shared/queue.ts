@@ -68,16 +68,15 @@ export const recordJobOptions = (id: string, priority: number, delay: number): J
 });
 
 /**
- * The job of a further attempt: before all that wait, as its recording is under way. Nothing of it stays behind, so that
- * it can be queued again where a worker took it and died.
+ * The job of a further attempt: before all that wait, as its recording is under way. It is queued when its time has come, as
+ * BullMQ puts what was delayed behind what waits. Nothing of it stays behind, so that it can be queued again.
  *
- * @param delay milliseconds
+ * @param again how often it was queued for this attempt before: who took it may have died before he claimed the recording
  */
-export const againJobOptions = (id: string, attempt: number, delay: number): JobsOptions => ({
-  jobId: `${id}-${attempt}`,
+export const againJobOptions = (id: string, attempt: number, again = 0): JobsOptions => ({
+  jobId: again === 0 ? `${id}-${attempt}` : `${id}-${attempt}-${again}`,
   attempts: 1,
   lifo: true,
-  delay,
   removeOnComplete: true,
   removeOnFail: true,
 });

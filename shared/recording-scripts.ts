@@ -35,15 +35,17 @@ export const recordingKeys = (prefix: string, id: string): string[] => [
   `${prefix}:jobless`,
   `${prefix}:removing`,
   `${prefix}:ended`,
+  // of those in beats that are overdue: until when somebody is seeing to it
+  `${prefix}:told`,
   ...recordingStates.map((state) => `${prefix}:state:${state}`),
 ];
 
 // a state change waits for the webhook from the moment it is one, however the process that made it or tells it ends
 export const preamble = `
 local record, events, beats, index, due, waiting, removed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local jobless, removing, ended = KEYS[8], KEYS[9], KEYS[10]
+local jobless, removing, ended, told = KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local sets = {}
-for i, name in ipairs({${recordingStates.map((state) => `'${state}'`).join(',')}}) do sets[name] = KEYS[10 + i] end
+for i, name in ipairs({${recordingStates.map((state) => `'${state}'`).join(',')}}) do sets[name] = KEYS[11 + i] end
 local channel, id = ARGV[1], ARGV[2]
 -- of the one clock that all attempts share, whatever their machines' clocks say
 local function clock()
@@ -79,7 +81,7 @@ end
 `;
 
 export const createScript = `
-local kept = KEYS[11 + ${recordingStates.length}]
+local kept = KEYS[12 + ${recordingStates.length}]
 if kept then
   local before = redis.call('HMGET', kept, 'id', 'body')
   if before[1] then
@@ -97,7 +99,7 @@ return { 'created', id }
 `;
 
 export const changeScript = `
-local now = redis.call('HMGET', record, 'state', 'desired', 'attempt')
+local now = redis.call('HMGET', record, 'state', 'desired', 'attempt', 'released')
 local state, desired = now[1], now[2]
 if not state then return { 'missing' } end
 if ARGV[4] ~= '' and ARGV[4] ~= now[3] then return { 'fenced', state, desired } end
@@ -109,6 +111,11 @@ for i = 7, #ARGV, 2 do
   if ARGV[i] == 'desired' then
     desired = ARGV[i + 1]
     redis.call('PUBLISH', channel, 'desired')
+    -- between two attempts nobody listens: who looks for the overdue sees to it at once
+    if now[4] and desired ~= 'recording' and desired ~= 'paused' then
+      redis.call('ZADD', beats, 'XX', clock(), id)
+      redis.call('ZREM', told, id)
+    end
   end
 end
 if ARGV[6] ~= '' and ARGV[6] ~= state then
@@ -121,20 +128,21 @@ return { 'changed', state, desired }
 /** States in which an attempt runs, or the next one is awaited. */
 const isRunning = `(state == 'starting' or state == 'recording' or state == 'paused')`;
 
-// a queued recording, or one whose attempt stopped beating or gave it up, becomes the caller's
+// a queued recording, or one whose attempt gave it up or (ARGV[4]) stopped beating, becomes the caller's
 export const claimScript = `
 local now = redis.call('HMGET', record, 'state', 'desired', 'released')
 local state, desired = now[1], now[2]
 if not state or (desired ~= 'recording' and desired ~= 'paused') then return { 0 } end
 local deadline = redis.call('ZSCORE', beats, id)
-local lost = ${isRunning} and (now[3] or not deadline or tonumber(deadline) <= clock())
+local lost = ${isRunning} and (now[3] or (ARGV[4] == '1' and (not deadline or tonumber(deadline) <= clock())))
 if state ~= 'queued' and not lost then return { 0 } end
 local attempt = redis.call('HINCRBY', record, 'attempt', 1)
 redis.call('HINCRBY', record, 'futile', 1)
 redis.call('HDEL', record, 'released')
 redis.call('ZREM', jobless, id)
+redis.call('ZREM', told, id)
 redis.call('ZADD', beats, clock() + ${ALIVE_MS}, id)
-move(state, 'starting', ARGV[3])
+if state == 'starting' then redis.call('PUBLISH', channel, 'state') else move(state, 'starting', ARGV[3]) end
 return { attempt, clock() }
 `;
 
@@ -164,8 +172,35 @@ if ARGV[6] ~= '' then redis.call('HSET', record, 'stats', ARGV[6], 'duration', A
 if ARGV[8] == '1' then redis.call('HSET', record, 'futile', 0) end
 redis.call('HSET', record, 'released', ARGV[4])
 redis.call('ZADD', beats, clock() + ARGV[5], id)
+redis.call('ZREM', told, id)
 if state ~= 'starting' then move(state, 'starting', ARGV[3]) end
 return { 'changed', 'starting', desired }
+`;
+
+/** What time it is, how many deadlines have passed, and when the next one does. */
+export const deadlinesScript = `
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local next = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%.0f', now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+return { now, redis.call('ZCOUNT', KEYS[1], 0, now), next[2] or '' }
+`;
+
+// those whose deadline has passed, each told to one asker for ARGV[2] milliseconds: several look, and one acts
+export const overdueScript = `
+local beats, told = KEYS[1], KEYS[2]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local found = {}
+local all = redis.call('ZRANGEBYSCORE', beats, 0, now, 'WITHSCORES')
+for i = 1, #all, 2 do
+  local held = redis.call('ZSCORE', told, all[i])
+  if #found < tonumber(ARGV[1]) and (not held or tonumber(held) <= now) then
+    redis.call('ZADD', told, now + ARGV[2], all[i])
+    found[#found + 1] = { all[i], now - all[i + 1] }
+  end
+end
+redis.call('ZREMRANGEBYSCORE', told, 0, now - 60000)
+return found
 `;
 
 // nobody runs it: as a change to 'finishing' where the same attempt is still the last and still overdue
@@ -197,15 +232,18 @@ emit('log', cjson.encode({ level = 'info', message = 'marker: ' .. ARGV[4], at =
 return { 'changed', state, tostring(at) }
 `;
 
+/** A lost worker that comes back has nothing to say. */
+const isOfNewest = (argument: number) => `(ARGV[${argument}] == '' or ARGV[${argument}] == redis.call('HGET', record, 'attempt'))`;
+
 export const warnScript = `
-if redis.call('EXISTS', record) == 0 then return 0 end
+if redis.call('EXISTS', record) == 0 or not ${isOfNewest(6)} then return 0 end
 if redis.call('HSETNX', record, 'warning:' .. ARGV[4], ARGV[5]) == 0 then return 0 end
 emit('log', cjson.encode({ level = 'warn', message = ARGV[5], at = ARGV[3] }))
 return 1
 `;
 
 export const logScript = `
-if redis.call('EXISTS', record) == 0 then return 0 end
+if redis.call('EXISTS', record) == 0 or not ${isOfNewest(5)} then return 0 end
 emit('log', cjson.encode({ level = 'info', message = ARGV[4], at = ARGV[3] }))
 return 1
 `;
@@ -216,7 +254,7 @@ if state then redis.call('ZREM', sets[state], id) end
 redis.call('ZREM', index, id)
 if state and redis.call('EXISTS', waiting) == 1 then redis.call('RENAME', record, removed) end
 redis.call('DEL', record, events)
-for _, set in ipairs({ beats, jobless, removing, ended }) do redis.call('ZREM', set, id) end
+for _, set in ipairs({ beats, jobless, removing, ended, told }) do redis.call('ZREM', set, id) end
 redis.call('PUBLISH', channel, 'state')
 return 1
 `;

@@ -13,9 +13,11 @@ import {
   changeScript,
   claimScript,
   createScript,
+  deadlinesScript,
   logScript,
   markScript,
   orphanScript,
+  overdueScript,
   preamble,
   recordingKeys,
   releaseScript,
@@ -88,6 +90,8 @@ const record = z.object({
   pauses: json(z.array(pause)).optional(),
   /** Attempts in a row, the running one included, of which nothing is known to be stored. */
   futile: z.string().transform(Number).optional(),
+  /** The attempt that gave the recording up, until the next one begins. */
+  released: z.string().transform(Number).optional(),
   webhook: json(recordWebhook).optional(),
 });
 export type RecordingRecord = z.infer<typeof record> & { warnings: string[] };
@@ -241,9 +245,15 @@ export function createRecordingStore(redis: Redis, prefix: string) {
       return asChanged(await run(changeScript, id, [attempt ?? '', `,${from.join(',')},`, to ?? '', ...pairs]));
     },
 
-    /** Begins an attempt. @returns null where the recording isn't to be run, or another attempt lives. */
-    async claim(id: string): Promise<Claim | null> {
-      const [attempt, now] = (await run(claimScript, id, [])) as [number, number?];
+    /**
+     * Begins an attempt.
+     *
+     * @param takeOver whether also where another attempt only stopped beating, rather than gave the recording up: after an
+     *   outage of Redis all have stopped, and all live
+     * @returns null where the recording isn't to be run, or another attempt lives
+     */
+    async claim(id: string, takeOver = true): Promise<Claim | null> {
+      const [attempt, now] = (await run(claimScript, id, [takeOver ? 1 : 0])) as [number, number?];
       return attempt === 0 ? null : { attempt, now: now ?? Date.now() };
     },
 
@@ -260,10 +270,34 @@ export function createRecordingStore(redis: Redis, prefix: string) {
       return asChanged(await run(releaseScript, id, [attempt, delay, ...progressArgs(progress)]));
     },
 
-    /** Ids of running recordings that nobody vouches for any more, the longest first; by the clock of Redis. */
-    async overdue(limit: number): Promise<string[]> {
-      const [seconds] = await redis.time();
-      return redis.zrangebyscore(`${prefix}:beats`, 0, Number(seconds) * 1000, 'LIMIT', 0, limit);
+    /**
+     * How many running recordings are overdue, and in how many milliseconds the next one would be if nobody vouches for it
+     * again, null where none runs. By the clock of Redis, whose time it says too.
+     */
+    async deadlines(): Promise<{ now: number; overdue: number; next: number | null }> {
+      const [now, passed, next] = (await redis.eval(deadlinesScript, 1, `${prefix}:beats`)) as [number, number, string];
+      return { now, overdue: passed, next: next === '' ? null : Number(next) - now };
+    },
+
+    /**
+     * Running recordings that nobody vouches for any more, the longest first, and for how many milliseconds they are overdue.
+     * @param hold milliseconds for which nobody else is told of them: of many who look, one acts, and another where that one dies
+     */
+    async overdue(limit: number, hold: number): Promise<{ id: string; late: number }[]> {
+      const found = (await redis.eval(overdueScript, 2, `${prefix}:beats`, `${prefix}:told`, limit, hold)) as [string, number][];
+      return found.map(([id, late]) => ({ id, late }));
+    },
+
+    /** Whether the caller is the one of all processes who is to do a task that comes round, for `hold` milliseconds. */
+    async isMine(task: string, hold: number): Promise<boolean> {
+      return (await redis.set(`${prefix}:task:${task}`, '1', 'PX', hold, 'NX')) === 'OK';
+    },
+
+    /** Ids in a state, some of them where there are more than `limit`. */
+    async someIn(state: RecordingState, limit: number): Promise<string[]> {
+      const more = (await redis.zcard(setOf(state))) - limit;
+      const start = more > 0 ? Math.floor(Math.random() * (more + 1)) : 0;
+      return redis.zrange(setOf(state), start, start + limit - 1);
     },
 
     /** Leads a recording that nobody runs, and nobody is to run again, to its end; its finish job is the caller's to queue. */
@@ -296,14 +330,14 @@ export function createRecordingStore(redis: Redis, prefix: string) {
       await redis.publish(channel(id), message);
     },
 
-    /** Adds a warning to the recording, once for each code. */
-    async warn(id: string, code: string, message: string): Promise<void> {
-      await run(warnScript, id, [code, message]);
+    /** Adds a warning to the recording, once for each code. @param attempt as in Change */
+    async warn(id: string, code: string, message: string, attempt?: number): Promise<void> {
+      await run(warnScript, id, [code, message, attempt ?? '']);
     },
 
-    /** A line for those who watch. */
-    async log(id: string, message: string): Promise<void> {
-      await run(logScript, id, [message]);
+    /** A line for those who watch. @param attempt as in Change */
+    async log(id: string, message: string, attempt?: number): Promise<void> {
+      await run(logScript, id, [message, attempt ?? '']);
     },
 
     /** Events behind `after` ("0" for all that are kept), oldest first. */
