@@ -3,10 +3,11 @@ import { DelayedError, UnrecoverableError, Worker, type Job } from 'bullmq';
 import type { Redis } from 'ioredis';
 import { finishJob, newFinishJob, type FinishJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
-import { FINISH_QUEUE, createFinishQueue, finishJobOptions, patientRedis } from '../shared/queue.ts';
+import { FINISH_QUEUE, createFinishQueue, createRecordQueue, finishJobOptions, patientRedis } from '../shared/queue.ts';
+import { startReconciler } from '../shared/reconciler.ts';
 import { createRecordingStore, type RecordingStore } from '../shared/recording-store.ts';
 import type { FinaliserConfig } from './config.ts';
-import { finishRecording, giveUp, removeRecording, sweepParts } from './finish/finish.ts';
+import { discardRecording, finishRecording, giveUp, removeRecording, sweepParts } from './finish/finish.ts';
 import { redisTroubleLog } from './redis-trouble.ts';
 import { openStorage } from './storage/open.ts';
 import type { Storage } from './storage/storage.ts';
@@ -38,6 +39,7 @@ export async function startFinaliser(
   const blocking = patientRedis(config.redisUrl, trouble);
   const store = createRecordingStore(redis, config.queuePrefix);
   const queue = createFinishQueue(redis, config.queuePrefix, trouble);
+  const recordQueue = createRecordQueue(redis, config.queuePrefix, trouble);
   const storage = options.storage ?? (await openStorage(config));
   const deps = { store, storage, log };
   const leaving = new AbortController();
@@ -55,6 +57,7 @@ export async function startFinaliser(
   const act = async (job: Job<FinishJob>): Promise<void> => {
     const { recordingId: id, action } = finishJob.parse(job.data);
     if (action === 'remove') return removeRecording(deps, id);
+    if (action === 'discard') return discardRecording(deps, id);
     if (action === 'sweep') return sweepParts(deps, id);
     if (await finishRecording(deps, id, leaving.signal)) {
       await queue.add('sweep', newFinishJob(id, 'sweep'), finishJobOptions(id, 'sweep', SWEEP_DELAY_MS));
@@ -80,13 +83,14 @@ export async function startFinaliser(
     giveUp(deps, id, error).catch((cause: unknown) => log.error('a recording stays in finishing', { recording: id, error: cause }));
   });
   const webhooks = tellWebhooks(config, log, redis, store, options.webhooks);
+  const reconciler = startReconciler({ redis, store, recordQueue, finishQueue: queue, retention: config.retention ?? null, log });
   log.info('finaliser runs');
 
   let closed: Promise<void> | null = null;
   async function close() {
     leaving.abort(new Error('the finaliser is leaving'));
-    await Promise.all([worker.close(), webhooks?.[Symbol.asyncDispose]()]);
-    await queue.close();
+    await Promise.all([worker.close(), webhooks?.[Symbol.asyncDispose](), reconciler[Symbol.asyncDispose]()]);
+    await Promise.all([queue.close(), recordQueue.close()]);
     blocking.disconnect();
     redis.disconnect();
     log.info('finaliser closed');

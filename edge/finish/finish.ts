@@ -1,17 +1,25 @@
-/** The finaliser's three actions on a recording. Each may run twice, or again after dying half-way, to the same result. */
+/** The finaliser's actions on a recording. Each may run twice, or again after dying half-way, to the same result. */
 import { createHash } from 'node:crypto';
 import { TabreelError } from '../../shared/errors.ts';
 import { withoutQuery, type Log } from '../../shared/log.ts';
-import { isEnd, type RecordingFile } from '../../shared/recording.ts';
+import { isEnd } from '../../shared/recording.ts';
 import type { Change, RecordingRecord, RecordingStore } from '../../shared/recording-store.ts';
-import { partKey, partsOf, partsPrefix, type StoredPart } from '../storage/part-names.ts';
+import { partsPrefix } from '../storage/part-names.ts';
 import type { Storage } from '../storage/storage.ts';
-import { joinSegments } from './join.ts';
-import type { Manifest } from './manifest.ts';
-import { planJoin } from './plan.ts';
-import { verifyFile } from './verify.ts';
+import { makeFiles } from './make.ts';
+import { manifest } from './manifest.ts';
+import { foundParts, type FoundPart } from './plan.ts';
+import { VerificationFailed } from './verify.ts';
 
 export type FinishDeps = { store: RecordingStore; storage: Storage; log: Log };
+
+/**
+ * @property seen what was stored when it was looked at: where more may come, it is to be looked at again, and to be the same
+ */
+export type Finished = { outcome: 'file' | 'nothing' } | { outcome: 'wait'; seen: string };
+
+/** Joins at most, where each time more was stored meanwhile. */
+const JOINS = 5;
 
 /** Removes all that is stored of the recording, and what is known of it. */
 export async function removeRecording({ store, storage, log }: FinishDeps, id: string): Promise<void> {
@@ -26,83 +34,117 @@ export async function sweepParts({ store, storage, log }: FinishDeps, id: string
   if (record === null) return storage.remove(`${id}/`);
   // without a file the parts are all there is
   if (!isEnd(record.state) || !record.files?.some(({ name }) => name === 'recording.mp4')) return;
+  const parts = await list(storage, id);
+  const made = await readManifest(storage, id);
+  const segments = parts.filter(({ type }) => type === 'segment').length;
+  if (made === null || segments > made.segments) {
+    log.error('parts are kept that the file does not have', { recording: id, segments, joined: made?.segments ?? 0 });
+    await store.warn(id, 'finish-late', 'Media that came after the file was finished is kept beside it');
+    return;
+  }
   await storage.remove(partsPrefix(id));
   log.info('parts swept', { recording: id });
 }
 
+async function readManifest(storage: Storage, id: string) {
+  const bytes = await storage.get(`${id}/manifest.json`);
+  return bytes === null ? null : manifest.parse(JSON.parse(new TextDecoder().decode(bytes)));
+}
+
+const list = async (storage: Storage, id: string): Promise<FoundPart[]> => foundParts(await storage.list(partsPrefix(id)));
+const fingerprint = (parts: readonly FoundPart[]): string =>
+  createHash('sha256').update(parts.map(({ name }) => name).join('\n')).digest('base64url');
+
 /**
  * Makes the file, its picture and its manifest of what is stored, and ends the recording.
  *
+ * @param seen of an earlier look that said to wait; null at the first
  * @param signal breaks off; the recording stays in `finishing`, to be finished by another run
- * @returns whether there are parts to sweep later
- * @throws what storage, Redis or the muxer threw: worth trying again; the signal's reason
+ * @returns file: there are parts to sweep later
+ * @throws what storage or Redis threw, what can't be read, VerificationFailed: worth trying again; the signal's reason
  */
-export async function finishRecording(deps: FinishDeps, id: string, signal: AbortSignal): Promise<boolean> {
+export async function finishRecording(deps: FinishDeps, id: string, signal: AbortSignal, seen: string | null = null): Promise<Finished> {
   const { store, storage } = deps;
   const log = deps.log.with({ recording: id });
   const record = await store.get(id);
-  if (record === null || record.desired === 'deleted') return false;
-  if (isEnd(record.state)) return record.files !== undefined;
+  if (record === null || isUnwanted(record)) return { outcome: 'nothing' };
+  if (isEnd(record.state)) return { outcome: record.files === undefined ? 'nothing' : 'file' };
   if (record.state !== 'finishing') throw new Error(`the recording is ${record.state}, not finishing`);
 
-  const parts = partsOf((await storage.list(partsPrefix(id))).map(({ key }) => key));
+  let parts = await list(storage, id);
+  if (mayGrow(record, parts) && fingerprint(parts) !== seen) return { outcome: 'wait', seen: fingerprint(parts) };
   const begin = performance.now();
-  const plan = await planJoin(storage, id, parts, signal);
-  if (plan === null) {
-    await end(nothingRecorded(record));
-    log.info('recording ended without media');
-    return false;
-  }
-  for (const [i, warning] of plan.warnings.entries()) await store.warn(id, `finish-${i}`, warning);
-
-  const key = `${id}/recording.mp4`;
-  await joinSegments(storage, id, plan, key, signal);
-  const verified = await verifyFile(storage, key, plan);
-  const duration = Math.round(verified.duration * 1e6) / 1e6;
-  const files = [await describeFile(storage, id, 'recording.mp4', 'video/mp4')];
-  if (await copyThumbnail(storage, id, parts)) files.push(await describeFile(storage, id, 'thumbnail.jpg', 'image/jpeg'));
-  const manifest: Manifest = {
-    version: 1,
+  const about = {
     id,
     url: withoutQuery(record.job.spec.url),
-    createdAt: new Date(record.createdAt).toISOString(),
-    startedAt: record.startedAt === undefined ? null : new Date(record.startedAt).toISOString(),
-    duration,
-    width: verified.width,
-    height: verified.height,
-    frames: plan.video.packets,
-    video: plan.video.config.codec,
-    audio: plan.audio?.config.codec ?? null,
-    segments: plan.sections.reduce((sum, { segments }) => sum + segments.length, 0),
-    attempts: plan.attempts,
-    warnings: [...record.warnings, ...plan.warnings],
-    files: [...files],
+    createdAt: record.createdAt,
+    startedAt: record.startedAt ?? null,
+    markers: record.markers ?? [],
+    pauses: record.pauses ?? [],
+    warnings: record.warnings,
   };
-  await storage.put(`${id}/manifest.json`, new TextEncoder().encode(`${JSON.stringify(manifest, null, 2)}\n`));
-  files.push(await describeFile(storage, id, 'manifest.json', 'application/json'));
-  await end({ to: record.error === undefined ? 'completed' : 'failed', files, duration });
+  let made = await makeFiles(storage, parts, about, signal);
+  // what an attempt that was given up delivered while it was joined belongs into the file as well
+  for (let joins = 1; joins < JOINS; joins += 1) {
+    const now = await list(storage, id);
+    if (fingerprint(now) === fingerprint(parts)) break;
+    log.info('more was stored meanwhile: it is joined again', { before: parts.length, now: now.length });
+    parts = now;
+    made = await makeFiles(storage, parts, about, signal);
+  }
+  if (made === null) {
+    await end(nothingRecorded(record));
+    log.info('recording ended without media');
+    return { outcome: 'nothing' };
+  }
+  const { files, startedAt } = made;
+  const { duration, verification, markers, pauses, trimmed, shifts, gaps, segments, attempts } = made.manifest;
+  await end({
+    to: record.error === undefined ? 'completed' : 'failed',
+    files,
+    duration,
+    verification,
+    ...(record.markers === undefined ? {} : { markers }),
+    ...(record.pauses === undefined ? {} : { pauses }),
+    ...(startedAt === null ? {} : { startedAt }),
+  });
   log.info('recording finished', {
     duration,
-    bytes: verified.bytes,
-    segments: manifest.segments,
-    attempts: plan.attempts.length,
+    bytes: files[0]?.bytes,
+    segments,
+    attempts: attempts.length,
+    gaps: gaps.length,
+    trimmed,
+    shifts,
     took: Math.round(performance.now() - begin) / 1000,
   });
-  return true;
+  return { outcome: 'file' };
 
   async function end(change: Omit<Change, 'from'>): Promise<void> {
     const { outcome, state, desired } = await store.change(id, { from: ['finishing'], ...change });
     // deleted while it was finished: the removal that was queued may have run before the files were written
-    if (outcome === 'missing') await storage.remove(`${id}/`);
+    if (outcome === 'missing' || desired === 'deleted' || desired === 'canceled') await storage.remove(`${id}/`);
     else if (outcome !== 'changed') log.warn('the recording left finishing by other means', { state, desired });
   }
 }
 
-/** The last try failed: what is stored stays, so that it can be finished by hand. */
+const isUnwanted = ({ desired }: RecordingRecord): boolean => desired === 'deleted' || desired === 'canceled';
+
+/**
+ * Whether more may come: the newest attempt hasn't said that it has ended, as where its worker died and the process that
+ * records didn't. Attempts before it are not let in any more.
+ */
+function mayGrow(record: RecordingRecord, parts: readonly FoundPart[]): boolean {
+  if (record.startedAt === undefined && parts.length === 0) return false;
+  return !parts.some(({ type, attempt }) => type === 'end' && attempt >= record.attempt);
+}
+
+/** The last try failed: what is stored stays, and so does a file that is not as it should be. */
 export async function giveUp({ store, log }: FinishDeps, id: string, cause: unknown): Promise<void> {
   const error = new TabreelError('finish_failed', cause instanceof Error ? cause.message : String(cause)).toRecordingError();
   const record = await store.get(id);
-  await store.change(id, { from: ['finishing'], to: 'failed', error: record?.error ?? error });
+  const found = cause instanceof VerificationFailed ? { verification: cause.verification, files: cause.files } : {};
+  await store.change(id, { from: ['finishing'], to: 'failed', error: record?.error ?? error, ...found });
   log.error('the recording could not be finished', { recording: id, error: cause });
 }
 
@@ -111,24 +153,4 @@ function nothingRecorded(record: RecordingRecord): Omit<Change, 'from'> {
   if (record.error !== undefined) return { to: 'failed' };
   if (record.desired === 'stopped') return { to: 'canceled' };
   return { to: 'failed', error: new TabreelError('nothing_recorded', 'the recording ended before any media was stored').toRecordingError() };
-}
-
-async function copyThumbnail(storage: Storage, id: string, parts: readonly StoredPart[]): Promise<boolean> {
-  const part = parts.findLast(({ type }) => type === 'thumbnail');
-  const bytes = part === undefined ? null : await storage.get(partKey(id, part.name));
-  if (bytes === null) return false;
-  await storage.put(`${id}/thumbnail.jpg`, bytes);
-  return true;
-}
-
-async function describeFile(storage: Storage, id: string, name: string, type: string): Promise<RecordingFile> {
-  const stream = await storage.stream(`${id}/${name}`);
-  if (stream === null) throw new Error(`${name} is not in the storage any more`);
-  const hash = createHash('sha256');
-  let bytes = 0;
-  for await (const chunk of stream) {
-    hash.update(chunk);
-    bytes += chunk.length;
-  }
-  return { name, type, bytes, sha256: hash.digest('hex') };
 }
