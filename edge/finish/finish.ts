@@ -28,6 +28,17 @@ export async function removeRecording({ store, storage, log }: FinishDeps, id: s
   log.info('recording removed', { recording: id });
 }
 
+/**
+ * Removes all that is stored of a recording that was canceled.
+ * @throws where it isn't canceled yet: its worker may still be at work
+ */
+export async function discardRecording({ store, storage, log }: FinishDeps, id: string): Promise<void> {
+  const record = await store.get(id);
+  if (record !== null && record.state !== 'canceled') throw new Error(`the recording is ${record.state}, not canceled`);
+  await storage.remove(`${id}/`);
+  log.info('media of a canceled recording removed', { recording: id });
+}
+
 /** Removes the parts, which the finished file has made superfluous. */
 export async function sweepParts({ store, storage, log }: FinishDeps, id: string): Promise<void> {
   const record = await store.get(id);
