@@ -18,6 +18,8 @@ import { createWebhookQueue } from './webhooks/queue.ts';
 const SWEEP_DELAY_MS = 10 * 60_000;
 /** Joining is reading and writing in turns, so two overlap well; more would compete with the ingest for the disk. */
 const CONCURRENCY = 2;
+/** No part comes for so long, where more could: then none will. A media socket that was cut is back sooner. */
+const QUIET_MS = 5000;
 /** A backstop only: the lock is renewed while the job runs. */
 const LOCK_MS = 60_000;
 
@@ -46,21 +48,25 @@ export async function startFinaliser(
 
   const run = async (job: Job<FinishJob>, token?: string): Promise<void> => {
     try {
-      await act(job);
+      await act(job, token);
     } catch (error) {
-      if (!leaving.signal.aborted) throw error;
+      if (!leaving.signal.aborted || error instanceof DelayedError) throw error;
       // back into the queue, for another process; leaving is no failed try
       await job.moveToDelayed(Date.now(), token);
       throw new DelayedError();
     }
   };
-  const act = async (job: Job<FinishJob>): Promise<void> => {
-    const { recordingId: id, action } = finishJob.parse(job.data);
+  const act = async (job: Job<FinishJob>, token?: string): Promise<void> => {
+    const { recordingId: id, action, seen = null } = finishJob.parse(job.data);
     if (action === 'remove') return removeRecording(deps, id);
     if (action === 'discard') return discardRecording(deps, id);
     if (action === 'sweep') return sweepParts(deps, id);
-    if (await finishRecording(deps, id, leaving.signal)) {
-      await queue.add('sweep', newFinishJob(id, 'sweep'), finishJobOptions(id, 'sweep', SWEEP_DELAY_MS));
+    const finished = await finishRecording(deps, id, leaving.signal, seen);
+    if (finished.outcome === 'file') await queue.add('sweep', newFinishJob(id, 'sweep'), finishJobOptions(id, 'sweep', SWEEP_DELAY_MS));
+    if (finished.outcome === 'wait') {
+      await job.updateData({ ...job.data, seen: finished.seen });
+      await job.moveToDelayed(Date.now() + QUIET_MS, token);
+      throw new DelayedError();
     }
   };
 

@@ -38,6 +38,8 @@ export const finishJob = z.object({
   version: z.literal(JOB_VERSION),
   recordingId,
   action: z.enum(['finish', 'sweep', 'discard', 'remove']),
+  /** What a first look at the parts found, where more of them might have come: see edge/finish/finish.ts. */
+  seen: z.string().optional(),
 });
 export type FinishJob = z.infer<typeof finishJob>;
 

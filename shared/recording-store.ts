@@ -42,6 +42,7 @@ import {
   verification,
   type CaptureEngineName,
   type DesiredState,
+  type Marker,
   type Pause,
   type RecordingError,
   type RecordingFile,
@@ -132,6 +133,8 @@ export type Change = {
   /** Null: it isn't paused any more. */
   pausedAt?: number | null;
   pauses?: readonly Pause[];
+  /** As they are in the finished file. */
+  markers?: readonly Marker[];
 };
 
 /** @property now milliseconds since the epoch by the clock of Redis, read while the claim was made */
@@ -284,20 +287,20 @@ export function createRecordingStore(redis: Redis, prefix: string) {
      * @param hold milliseconds for which nobody else is told of them: of many who look, one acts, and another where that one dies
      */
     async overdue(limit: number, hold: number): Promise<{ id: string; late: number }[]> {
-      const found = (await redis.eval(overdueScript, 2, `${prefix}:beats`, `${prefix}:told`, limit, hold)) as [string, number][];
+      const found = (await redis.eval(overdueScript, 2, `${prefix}:beats`, `${prefix}:told`, limit, Math.round(hold))) as [string, number][];
       return found.map(([id, late]) => ({ id, late }));
     },
 
     /** Whether the caller is the one of all processes who is to do a task that comes round, for `hold` milliseconds. */
     async isMine(task: string, hold: number): Promise<boolean> {
-      return (await redis.set(`${prefix}:task:${task}`, '1', 'PX', hold, 'NX')) === 'OK';
+      return (await redis.set(`${prefix}:task:${task}`, '1', 'PX', Math.round(hold), 'NX')) === 'OK';
     },
 
     /** Ids in a state, some of them where there are more than `limit`. */
     async someIn(state: RecordingState, limit: number): Promise<string[]> {
       const more = (await redis.zcard(setOf(state))) - limit;
       const start = more > 0 ? Math.floor(Math.random() * (more + 1)) : 0;
-      return redis.zrange(setOf(state), start, start + limit - 1);
+      return redis.zrange(setOf(state), start, String(start + limit - 1));
     },
 
     /** Leads a recording that nobody runs, and nobody is to run again, to its end; its finish job is the caller's to queue. */

@@ -1,111 +1,118 @@
-/** Joins stored segments into one ordinary MP4, packet by packet: nothing is encoded again, little is held in memory. */
-import {
-  BufferSource,
-  EncodedAudioPacketSource,
-  EncodedPacketSink,
-  EncodedVideoPacketSource,
-  Input,
-  Mp4OutputFormat,
-  Output,
-  StreamTarget,
-  type EncodedPacket,
-  type InputTrack,
-} from 'mediabunny';
-import { partKey } from '../storage/part-names.ts';
-import type { Storage } from '../storage/storage.ts';
-import { openInit, openSegment, type Plan, type Section } from './plan.ts';
+/** Joins stored segments into one ordinary MP4, sample by sample: nothing is encoded again, little is held in memory. */
+import { createHash } from 'node:crypto';
+import type { Storage, Upload } from '../storage/storage.ts';
+import { ahead } from './ahead.ts';
+import { concat } from './boxes.ts';
+import { chapterSamples, type Chapter } from './chapters.ts';
+import { fileType, mediaBoxHeader, movieHeader, type Placed } from './movie.ts';
+import { bytesOf, type Plan } from './plan.ts';
+import { readSegment } from './segment.ts';
+import { silentFrame } from './silence.ts';
 
-/** Bytes that the muxer collects before it writes. */
+/** Bytes that are collected before they are written. */
 const WRITE_BYTES = 4 * 1024 * 1024;
+/** Segments that are read at a time. */
+const READ_AHEAD = 2;
+
+export type Joined = { bytes: number; sha256: string };
 
 /**
- * Writes the file to `key`. Its header stands at the beginning (fast start): its place is reserved, since the plan knows
- * the number of packets exactly, and so the media goes to the storage once.
+ * Writes the file to `key`, from its first byte to its last: all that its header says is known before the media are read.
+ *
+ * @param created seconds since the epoch
+ * @throws {Error} where a segment is not what it was when it was planned; what the storage threw; the signal's reason
  */
-export async function joinSegments(storage: Storage, id: string, plan: Plan, key: string, signal: AbortSignal): Promise<void> {
+export async function joinSegments(
+  storage: Storage,
+  plan: Plan,
+  { key, chapters, created, signal }: { key: string; chapters: readonly Chapter[]; created: number; signal: AbortSignal },
+): Promise<Joined> {
   const upload = await storage.create(key);
   try {
-    const target = new StreamTarget(
-      new WritableStream({ write: ({ position, data }) => upload.write(position, data) }),
-      { chunked: true, chunkSize: WRITE_BYTES },
-    );
-    const output = new Output({ format: new Mp4OutputFormat({ fastStart: 'reserve' }), target });
-    const video = new EncodedVideoPacketSource(plan.video.codec);
-    const audio = plan.audio && plan.audio.packets > 0 ? new EncodedAudioPacketSource(plan.audio.codec) : null;
-    output.addVideoTrack(video, { maximumPacketCount: plan.video.packets });
-    if (audio) output.addAudioTrack(audio, { maximumPacketCount: plan.audio?.packets ?? 0 });
-    await output.start();
-    try {
-      await copyAll(video, audio);
-      await output.finalize();
-    } catch (error) {
-      await output.cancel();
-      throw error;
+    const out = writer(upload);
+    const texts = chapterSamples(chapters);
+    await out.write(headOf(plan, chapters, texts, created));
+    for (const text of texts) await out.write(text);
+    const segments = ahead(plan.laid, READ_AHEAD, async (laid) => {
+      signal.throwIfAborted();
+      const part = plan.segments.get(laid.name)!;
+      return { ...laid, bytes: await bytesOf(storage, part.key) };
+    });
+    for await (const { name, init, chunks, bytes } of segments) {
+      const samples = await readSegment(async (start, end) => bytes.subarray(start, end), bytes.length, init);
+      const next = { video: 0, audio: 0 };
+      for (const { track, entry, count, bytes: expected, silent } of chunks) {
+        const silence = silent ? silentFrame(plan.audio!.entries[entry - 1]!)! : null;
+        let written = 0;
+        for (let i = 0; i < count; i += 1) {
+          const sample = silence === null ? samples[track][next[track]++] : undefined;
+          const data = silence ?? bytes.subarray(sample?.offset ?? 0, (sample?.offset ?? 0) + (sample?.size ?? 0));
+          await out.write(data);
+          written += data.length;
+        }
+        if (written !== expected) throw new Error(`${name} is not what it was`);
+      }
     }
+    const joined = await out.end();
     await upload.commit();
+    return joined;
   } catch (error) {
     await upload.abort();
     throw error;
   }
+}
 
-  async function copyAll(video: EncodedVideoPacketSource, audio: EncodedAudioPacketSource | null) {
-    let left = plan.video.packets;
-    let soundOver = audio === null;
-    for await (const { segment, name } of segmentsOf(storage, id, plan.sections)) {
-      using input = segment.input;
-      signal.throwIfAborted();
-      const pictures = packets(await input.getPrimaryVideoTrack());
-      const sounds = soundOver ? [] : packets(await input.getPrimaryAudioTrack());
-      for await (const { packet, kind } of merge(pictures, sounds)) {
-        const timestamp = packet.timestamp + segment.offset / 1e6;
-        if (kind === 'sound') {
-          await audio?.add(packet.clone({ timestamp }), { decoderConfig: plan.audio?.config as AudioDecoderConfig });
-          continue;
-        }
-        left -= 1;
-        // the last picture stands until the recording's end
-        const rest = left === 0 ? Math.max(plan.duration / 1e6 - timestamp, packet.duration) : packet.duration;
-        await video.add(packet.clone({ timestamp, duration: rest }), { decoderConfig: plan.video.config });
+/** All that stands before the media. */
+function headOf(plan: Plan, chapters: readonly Chapter[], texts: readonly Uint8Array[], created: number): Uint8Array {
+  const sum = (sizes: readonly number[]) => sizes.reduce((total, size) => total + size, 0);
+  const sizes = texts.map(({ length }) => length);
+  const media = sum(sizes) + sum(plan.video.sizes) + sum(plan.audio?.sizes ?? []);
+  const type = fileType();
+  const headerAt = (begin: number, large: boolean) => {
+    let at = begin + sum(sizes);
+    const chunks = plan.laid.flatMap((laid) =>
+      laid.chunks.map(({ track, entry, count, bytes }): Placed => {
+        at += bytes;
+        return { track, entry, count, at: at - bytes };
+      }),
+    );
+    return movieHeader({ video: plan.video, audio: plan.audio, chunks, chapters, chapterText: { at: begin, sizes }, large, created });
+  };
+  // positions have one length, so the header has its own before they are known
+  const before = (large: boolean) => type.length + headerAt(0, large).length + mediaBoxHeader(0, large).length;
+  const large = before(false) + media > 0xffffffff;
+  return concat([type, headerAt(before(large), large), mediaBoxHeader(media, large)]);
+}
+
+/** Collects what is written, and its checksum. */
+function writer(upload: Upload) {
+  const hash = createHash('sha256');
+  let buffer = new Uint8Array(WRITE_BYTES);
+  let filled = 0;
+  let position = 0;
+  const flush = async () => {
+    if (filled === 0) return;
+    const piece = buffer.subarray(0, filled);
+    hash.update(piece);
+    await upload.write(position, piece);
+    position += filled;
+    filled = 0;
+    // the storage may keep what it was given
+    buffer = new Uint8Array(WRITE_BYTES);
+  };
+  return {
+    async write(bytes: Uint8Array): Promise<void> {
+      for (let at = 0; at < bytes.length; ) {
+        const piece = bytes.subarray(at, at + buffer.length - filled);
+        buffer.set(piece, filled);
+        filled += piece.length;
+        at += piece.length;
+        if (filled === buffer.length) await flush();
       }
-      // without this the muxer would hold back every picture to come, to interleave it with sound
-      if (!soundOver && name === plan.lastSound) {
-        audio?.close();
-        soundOver = true;
-      }
-    }
-  }
-}
-
-async function* segmentsOf(storage: Storage, id: string, sections: readonly Section[]) {
-  for (const { init, segments, offset } of sections) {
-    using initInput = openInit(init);
-    for (const { name } of segments) {
-      const bytes = await storage.get(partKey(id, name));
-      if (bytes === null) throw new Error(`${name} is not in the storage any more`);
-      const input: Input = openSegment(new BufferSource(bytes), initInput);
-      yield { name, segment: { input, offset } };
-    }
-  }
-}
-
-async function* packets(track: InputTrack | null): AsyncGenerator<EncodedPacket> {
-  if (track) yield* new EncodedPacketSink(track).packets();
-}
-
-/** Pictures and sound in the order of their time, as the muxer wants them. */
-async function* merge(
-  pictures: AsyncIterable<EncodedPacket> | Iterable<EncodedPacket>,
-  sounds: AsyncIterable<EncodedPacket> | Iterable<EncodedPacket>,
-): AsyncGenerator<{ packet: EncodedPacket; kind: 'picture' | 'sound' }> {
-  const sound: EncodedPacket[] = [];
-  for await (const packet of sounds) sound.push(packet);
-  let next = 0;
-  for await (const packet of pictures) {
-    for (let first = sound[next]; first && first.timestamp < packet.timestamp; first = sound[next]) {
-      yield { packet: first, kind: 'sound' };
-      next += 1;
-    }
-    yield { packet, kind: 'picture' };
-  }
-  for (const packet of sound.slice(next)) yield { packet, kind: 'sound' };
+    },
+    async end(): Promise<Joined> {
+      await flush();
+      return { bytes: position, sha256: hash.digest('hex') };
+    },
+  };
 }

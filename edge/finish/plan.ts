@@ -1,153 +1,157 @@
-/** What is to be joined: the stored parts of a recording, their tracks and packet counts, on one timeline. */
-import { BufferSource, CustomSource, EncodedPacketSink, Input, MP4, type AudioCodec, type InputTrack, type VideoCodec } from 'mediabunny';
-import { partKey, type StoredPart } from '../storage/part-names.ts';
-import type { Storage } from '../storage/storage.ts';
+/** What is to be joined: the stored parts of a recording, laid on one timeline. Reads the head of each segment, no media. */
+import { parsePartName, byOrder, type StoredPart } from '../storage/part-names.ts';
+import type { Storage, StoredObject } from '../storage/storage.ts';
+import { ahead } from './ahead.ts';
+import { createLayout, type AudioTable, type Laid, type LaidSection, type VideoTable } from './layout.ts';
+import { readInit, readSegment, type Init } from './segment.ts';
 
-type SegmentPart = Extract<StoredPart, { type: 'segment' }>;
+/** A part, its key in the storage and its length. */
+export type FoundPart = StoredPart & { key: string; bytes: number };
+type SegmentPart = Extract<FoundPart, { type: 'segment' }>;
 
-export type VideoTrackPlan = { codec: VideoCodec; config: VideoDecoderConfig; packets: number };
-export type AudioTrackPlan = { codec: AudioCodec; config: AudioDecoderConfig; packets: number };
+export type AttemptPlan = { attempt: number; start: number; duration: number; segments: number; bytes: number };
+
+/** All times are seconds in the file, where nothing else is said. */
+export type Plan = {
+  laid: readonly Laid[];
+  /** By name. */
+  segments: ReadonlyMap<string, SegmentPart>;
+  video: VideoTable;
+  audio: AudioTable | null;
+  duration: number;
+  attempts: AttemptPlan[];
+  /** Where nothing was recorded between two attempts. */
+  gaps: { start: number; duration: number; afterAttempt: number }[];
+  /** Where an attempt was moved, since the one before had recorded on; by how much its time differs from here on. */
+  shifts: { attempt: number; start: number; by: number }[];
+  /** Of the recording's timeline: nothing was stored before. */
+  trimmed: number;
+  /** Sound that no segment has. */
+  silence: number;
+  /** Where a moment of the recording's timeline lies in the file. */
+  place(at: number): number;
+};
 
 /** Segments that share a header. */
-export type Section = {
-  attempt: number;
-  init: Uint8Array;
-  segments: readonly SegmentPart[];
-  /** Microseconds that are added to the attempt's own timeline. */
-  offset: number;
-};
+type Section = { attempt: number; init: Init; segments: SegmentPart[] };
 
-export type Plan = {
-  sections: Section[];
-  video: VideoTrackPlan;
-  audio: AudioTrackPlan | null;
-  /** Key of the last segment with sound: behind it, the track is closed. */
-  lastSound: string | null;
-  /** Microseconds. */
-  duration: number;
-  attempts: { attempt: number; start: number; duration: number; segments: number }[];
-  warnings: string[];
-};
+/** Heads that are read at a time: of use where the storage is far. */
+const READ_AHEAD = 8;
+/** Below this a gap or a shift is the rounding of times, in microseconds. */
+const NOTABLE = 1000;
 
-/** Tracks of one segment; packets are read from its header alone. */
-export function openSegment(source: BufferSource | CustomSource, init: Input): Input {
-  return new Input({ formats: [MP4], source, initInput: init });
-}
-
-export const openInit = (init: Uint8Array): Input => new Input({ formats: [MP4], source: new BufferSource(init) });
+/** The parts of a listing, in their order. */
+export const foundParts = (objects: readonly StoredObject[]): FoundPart[] =>
+  objects
+    .flatMap(({ key, bytes }) => {
+      const part = parsePartName(key.slice(key.lastIndexOf('/') + 1));
+      return part === null ? [] : [{ ...part, key, bytes }];
+    })
+    .sort(byOrder);
 
 /**
- * Reads every segment's header, not its media: four hours cost about twenty seconds.
- *
  * @returns null where no segment is stored that could be played
+ * @throws {Error} naming the part that can't be read; what the storage threw; the signal's reason
  */
-export async function planJoin(storage: Storage, id: string, parts: readonly StoredPart[], signal: AbortSignal): Promise<Plan | null> {
-  const plan: Omit<Plan, 'video' | 'audio'> = { sections: [], lastSound: null, duration: 0, attempts: [], warnings: [] };
-  let video: VideoTrackPlan | null = null;
-  let audio: AudioTrackPlan | null = null;
+export async function planJoin(storage: Storage, parts: readonly FoundPart[], signal: AbortSignal): Promise<Plan | null> {
+  const sections = await sectionsOf(storage, parts);
+  const [first] = sections;
+  if (first === undefined) return null;
+  const layout = createLayout({ video: first.init.video, audio: sections.find(({ init }) => init.audio)?.init.audio ?? null });
+  const items = sections.flatMap(({ attempt, init, segments }) =>
+    segments.map((segment, i) => ({ segment, init, begins: i === 0 ? { attempt } : null })),
+  );
+  const heads = ahead(items, READ_AHEAD, async (item) => {
+    signal.throwIfAborted();
+    const { key, bytes } = item.segment;
+    const samples = await named(item.segment, () => readSegment((start, end) => bytesOf(storage, key, { start, end }), bytes, item.init));
+    return { ...item, samples };
+  });
+  for await (const { segment, init, samples, begins } of heads) layout.add(segment.name, init, samples, begins);
 
-  for (const [attempt, ofAttempt] of groupByAttempt(parts)) {
-    const offset = plan.duration;
-    let taken = 0;
-    for (const { init, segments } of sectionsOf(ofAttempt)) {
-      const initBytes = await storage.get(partKey(id, init.name));
-      if (initBytes === null || segments.length === 0) continue;
-      using initInput = openInit(initBytes);
-      const tracks = await readTracks(initInput);
-      if (tracks.video === null) throw new Error(`attempt ${attempt} has no picture`);
-      if (video !== null && !canFollow({ video, audio }, tracks)) {
-        plan.warnings.push(`part of attempt ${attempt} has other codec parameters than the recording's beginning and is not in the file`);
-        continue;
-      }
-      video ??= { ...tracks.video, packets: 0 };
-      audio ??= tracks.audio && { ...tracks.audio, packets: 0 };
-      for (const segment of segments) {
-        signal.throwIfAborted();
-        const counts = await countPackets(storage, partKey(id, segment.name), initInput);
-        video.packets += counts.video;
-        if (audio) audio.packets += counts.audio;
-        if (counts.audio > 0) plan.lastSound = segment.name;
-      }
-      plan.sections.push({ attempt, init: initBytes, segments, offset });
-      taken += segments.length;
-    }
-    if (taken === 0) continue;
-    const duration = durationOf(ofAttempt);
-    plan.duration += duration;
-    plan.attempts.push({ attempt, start: offset / 1e6, duration: duration / 1e6, segments: taken });
+  const lastAttempt = sections.at(-1)!.attempt;
+  const laid = layout.finish(endOf(parts.filter(({ attempt }) => attempt === lastAttempt)));
+  return {
+    ...laid,
+    segments: new Map(items.map(({ segment }) => [segment.name, segment])),
+    duration: laid.duration / 1e6,
+    trimmed: laid.trimmed / 1e6,
+    silence: laid.silence / 1e6,
+    attempts: attemptsOf(laid.sections, sections, laid.duration),
+    ...seamsOf(laid.sections),
+    place(at) {
+      const section = laid.sections.findLast(({ timeline }) => timeline <= at * 1e6);
+      const placed = at - laid.trimmed / 1e6 + (section?.shift ?? 0) / 1e6;
+      return Math.min(Math.max(0, placed), laid.duration / 1e6);
+    },
+  };
+}
+
+/** An error that says of which part it is. */
+async function named<T>(part: FoundPart, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof RangeError) && (error as Error).constructor !== Error) throw error;
+    throw new Error(`${part.name}: ${(error as Error).message}`, { cause: error });
   }
-  return video === null ? null : { ...plan, video, audio };
 }
 
-function groupByAttempt(parts: readonly StoredPart[]): Map<number, StoredPart[]> {
-  const groups = new Map<number, StoredPart[]>();
-  for (const part of parts) groups.set(part.attempt, [...(groups.get(part.attempt) ?? []), part]);
-  return groups;
+/** @throws {Error} where it is not there, or shorter than asked for */
+export async function bytesOf(storage: Storage, key: string, range?: { start: number; end: number }): Promise<Uint8Array> {
+  const bytes = await storage.get(key, range);
+  if (bytes === null) throw new Error('it is not in the storage any more');
+  return bytes;
 }
 
-function sectionsOf(parts: readonly StoredPart[]): { init: StoredPart; segments: SegmentPart[] }[] {
-  const sections: { init: StoredPart; segments: SegmentPart[] }[] = [];
+async function sectionsOf(storage: Storage, parts: readonly FoundPart[]): Promise<Section[]> {
+  const open: { part: FoundPart; segments: SegmentPart[] }[] = [];
   for (const part of parts) {
-    if (part.type === 'init') sections.push({ init: part, segments: [] });
-    if (part.type === 'segment') sections.at(-1)?.segments.push(part);
+    if (part.type === 'init') open.push({ part, segments: [] });
+    const last = open.at(-1);
+    // what has no header of its own attempt can't be decoded
+    if (part.type === 'segment' && last?.part.attempt === part.attempt) last.segments.push(part);
   }
+  const sections: Section[] = [];
+  const filled = open.filter(({ segments }) => segments.length > 0);
+  const inits = ahead(filled, READ_AHEAD, async (section) => ({
+    ...section,
+    init: await named(section.part, async () => readInit(await bytesOf(storage, section.part.key))),
+  }));
+  for await (const { part, init, segments } of inits) sections.push({ attempt: part.attempt, init, segments });
   return sections;
 }
 
 /** What the worker said at the end, or the end of the last segment where it was lost before it could. Microseconds. */
-function durationOf(parts: readonly StoredPart[]): number {
+function endOf(parts: readonly FoundPart[]): number {
   const last = parts.findLast((part) => part.type === 'segment');
   const end = parts.findLast((part) => part.type === 'end');
   // an end before the last segment would contradict the media
   return end !== undefined && end.duration > (last?.start ?? 0) ? end.duration : (last?.start ?? 0) + (last?.duration ?? 0);
 }
 
-type Tracks = { video: Omit<VideoTrackPlan, 'packets'> | null; audio: Omit<AudioTrackPlan, 'packets'> | null };
+const seconds = (micros: number): number => Math.round(micros) / 1e6;
 
-async function readTracks(init: Input): Promise<Tracks> {
-  const video = await init.getPrimaryVideoTrack();
-  const audio = await init.getPrimaryAudioTrack();
-  const [videoCodec, videoConfig] = [(await video?.getCodec()) ?? null, (await video?.getDecoderConfig()) ?? null];
-  const [audioCodec, audioConfig] = [(await audio?.getCodec()) ?? null, (await audio?.getDecoderConfig()) ?? null];
-  return {
-    video: videoCodec && videoConfig && { codec: videoCodec, config: videoConfig },
-    audio: audioCodec && audioConfig && { codec: audioCodec, config: audioConfig },
-  };
+function attemptsOf(laid: readonly LaidSection[], sections: readonly Section[], duration: number): AttemptPlan[] {
+  const attempts: AttemptPlan[] = [];
+  for (const [i, { attempt, at, end }] of laid.entries()) {
+    const segments = sections[i]!.segments;
+    let last = attempts.at(-1);
+    if (last?.attempt !== attempt) attempts.push((last = { attempt, start: seconds(at), duration: 0, segments: 0, bytes: 0 }));
+    last.duration = seconds((i === laid.length - 1 ? duration : Math.min(end, laid[i + 1]!.at)) - last.start * 1e6);
+    last.segments += segments.length;
+    last.bytes += segments.reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+  return attempts;
 }
 
-/** Whether packets of both can stand in one file, which has one header a track. One without sound leaves a gap in it. */
-const canFollow = (first: Tracks, next: Tracks): boolean =>
-  same(first.video, next.video) && (first.audio === null || next.audio === null || same(first.audio, next.audio));
-
-type TrackHeader = { codec: string; config: object } | null;
-
-function same(a: TrackHeader, b: TrackHeader): boolean {
-  const text = (track: TrackHeader) => JSON.stringify([track?.codec, track?.config], (_key, value: unknown) => (isBytes(value) ? bytesOf(value) : value));
-  return text(a) === text(b);
-}
-
-const isBytes = (value: unknown): value is AllowSharedBufferSource => value instanceof ArrayBuffer || ArrayBuffer.isView(value);
-const bytesOf = (value: AllowSharedBufferSource): number[] =>
-  ArrayBuffer.isView(value) ? [...new Uint8Array(value.buffer, value.byteOffset, value.byteLength)] : [...new Uint8Array(value)];
-
-async function countPackets(storage: Storage, key: string, init: Input): Promise<{ video: number; audio: number }> {
-  const size = (await storage.stat(key))?.bytes;
-  if (size === undefined) throw new Error(`${key} is not in the storage any more`);
-  const source = new CustomSource({
-    getSize: () => size,
-    async read(start, end) {
-      const bytes = await storage.get(key, { start, end });
-      if (bytes?.length !== end - start) throw new Error(`${key} is shorter than it was`);
-      return bytes;
-    },
-  });
-  using input = openSegment(source, init);
-  return { video: await count(await input.getPrimaryVideoTrack()), audio: await count(await input.getPrimaryAudioTrack()) };
-}
-
-async function count(track: InputTrack | null): Promise<number> {
-  let packets = 0;
-  if (!track) return packets;
-  for await (const _packet of new EncodedPacketSink(track).packets(undefined, undefined, { metadataOnly: true })) packets += 1;
-  return packets;
+function seamsOf(laid: readonly LaidSection[]): Pick<Plan, 'gaps' | 'shifts'> {
+  const gaps: Plan['gaps'] = [];
+  const shifts: Plan['shifts'] = [];
+  for (const [i, { attempt, at, shift }] of laid.entries()) {
+    const before = laid[i - 1];
+    if (before && at - before.end >= NOTABLE) gaps.push({ start: seconds(before.end), duration: seconds(at - before.end), afterAttempt: before.attempt });
+    if (shift >= NOTABLE && (before?.attempt !== attempt || shift - before.shift >= NOTABLE)) shifts.push({ attempt, start: seconds(at), by: seconds(shift) });
+  }
+  return { gaps, shifts };
 }
