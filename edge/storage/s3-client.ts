@@ -29,7 +29,7 @@ export const retryDelay = (tries: number): number => Math.random() * Math.min(FI
 const fullCodes = new Set(['QuotaExceeded', 'XMinioStorageFull', 'XMinioAdminBucketQuotaExceeded', 'InsufficientStorage', 'StorageFull', 'NoSpaceLeft']);
 const credentialCodes = new Set([
   'InvalidAccessKeyId', 'SignatureDoesNotMatch', 'AuthorizationHeaderMalformed', 'ExpiredToken', 'InvalidToken', 'RequestTimeTooSkewed',
-  'CredentialsProviderError', 'InvalidClientTokenId', 'UnrecognizedClientException',
+  'CredentialsProviderError', 'InvalidClientTokenId', 'UnrecognizedClientException', 'XAdminUserNotFound',
 ]); // prettier-ignore
 /** A connection that ended in the midst of an answer; the SDK knows those before it. */
 const cutCodes = new Set(['ERR_STREAM_PREMATURE_CLOSE', 'ABORT_ERR', 'ECONNABORTED', 'HPE_INVALID_EOF_STATE']);
@@ -51,7 +51,9 @@ export const isCut = (error: unknown): boolean => cutCodes.has(codeOf(error)) ||
 export function asStorageError(error: unknown): unknown {
   if (error instanceof TabreelError || error instanceof TypeError) return error;
   if (isFull(error)) return storageFull(error);
-  const code = codeOf(error);
+  const known = codeOf(error);
+  // an answer without a body has no code
+  const code = /^Unknown/.test(known) ? `HTTP ${statusOf(error)}` : known;
   return new TabreelError('storage_unavailable', `${meaningOf(error, code)} (${code})`, { cause: error });
 }
 
@@ -77,7 +79,7 @@ export function createS3Client({ endpoint, region, credentials, checksums }: S3S
   return new S3Client({
     region,
     ...(endpoint === null ? {} : { endpoint, forcePathStyle: true }),
-    ...(credentials === null ? {} : { credentials }),
+    ...(credentials === null ? {} : { credentials: { ...credentials } }),
     requestChecksumCalculation: checksums === 'when_supported' ? 'WHEN_SUPPORTED' : 'WHEN_REQUIRED',
     // whole files are hashed when they are finished; what comes in ranges has no checksum to compare
     responseChecksumValidation: 'WHEN_REQUIRED',

@@ -43,7 +43,6 @@ export function createS3Upload({ client, bucket, key, partBytes, checksums, put 
   const object = { Bucket: bucket, Key: key };
   /** Tells, where the answer to the last request was lost, whether the object that is there is this one. */
   const mark = crypto.randomUUID();
-  const leaving = new AbortController();
   /** Parts in memory, from 0. */
   const held = new Map<number, Uint8Array>();
   const done = new Map<number, CompletedPart>();
@@ -69,9 +68,7 @@ export function createS3Upload({ client, bucket, key, partBytes, checksums, put 
     if (index >= MAX_PARTS) throw new RangeError(`the object is larger than ${MAX_PARTS} parts of ${partBytes} bytes`);
     const UploadId = await begin();
     const PartNumber = index + 1;
-    const answer = await asking(() =>
-      client.send(new UploadPartCommand({ ...object, UploadId, PartNumber, Body: bytes }), { abortSignal: leaving.signal }),
-    );
+    const answer = await asking(() => client.send(new UploadPartCommand({ ...object, UploadId, PartNumber, Body: bytes })));
     const { ETag, ChecksumCRC32 } = answer;
     done.set(index, { PartNumber, ETag, ...(ChecksumCRC32 === undefined ? {} : { ChecksumCRC32 }) });
   }
@@ -135,7 +132,7 @@ export function createS3Upload({ client, bucket, key, partBytes, checksums, put 
       const Parts = [...done.values()].sort((a, b) => (a.PartNumber ?? 0) - (b.PartNumber ?? 0));
       const UploadId = await begin();
       try {
-        await asking(() => client.send(new CompleteMultipartUploadCommand({ ...object, UploadId, MultipartUpload: { Parts } }), { abortSignal: leaving.signal }));
+        await asking(() => client.send(new CompleteMultipartUploadCommand({ ...object, UploadId, MultipartUpload: { Parts } })));
       } catch (error) {
         if (!(await isThere())) throw error;
       }
@@ -145,9 +142,8 @@ export function createS3Upload({ client, bucket, key, partBytes, checksums, put 
     async abort() {
       if (over) return;
       over = true;
-      leaving.abort();
       held.clear();
-      // a part that is still on its way could outlive the upload
+      // a part that comes after its upload's end may stay: S3 says so, and servers were seen to do it
       await Promise.allSettled(onTheirWay);
       const UploadId = await uploadId?.catch(() => undefined);
       if (UploadId === undefined) return;

@@ -1,6 +1,7 @@
 /**
- * Where recordings rest. Keys are slash paths (`rec_.../parts/...`). An object appears whole or not at all, and is durable
- * once the call that wrote it returns; nothing is renamed or appended to, so that an object store can stand behind it.
+ * Where recordings rest. Keys are slash paths (`rec_.../parts/...`), none of which leads through another. An object appears
+ * whole or not at all, and is durable once the call that wrote it returns; nothing is renamed or appended to, so that an object
+ * store can stand behind it.
  */
 import { TabreelError } from '../../shared/errors.ts';
 

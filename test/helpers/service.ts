@@ -20,6 +20,7 @@ import { startWorker, type RunningWorker } from '../../worker/worker.ts';
 import { hasFfmpeg } from './analyse.ts';
 import { hasOpenssl } from './certificates.ts';
 import { hasRedisServer, startRedis, type TestRedis } from './redis.ts';
+import { hasS3Server } from './s3-server.ts';
 
 export type ServiceOptions = {
   /** CAPTURE_ENGINE; by default the shell's, which comes with the packages. */
@@ -179,6 +180,7 @@ const needs = {
   'redis-server': async () => hasRedisServer,
   chromium: () => finds('tab'),
   'headless shell': () => finds('self'),
+  versitygw: async () => hasS3Server,
   root: async () => process.getuid?.() === 0 && spawnSync('mount', ['--version']).status === 0,
   nginx: async () => spawnSync('nginx', ['-v'], { env: { PATH: `${process.env['PATH']}:/usr/sbin` } }).status === 0,
   openssl: async () => hasOpenssl,
@@ -191,6 +193,7 @@ const remedies: Readonly<Record<keyof typeof needs, string>> = {
   'redis-server': 'apt-get install redis-server',
   chromium: 'apt-get install chromium',
   'headless shell': 'apt-get install chromium-headless-shell (the one of the packages is for Linux on x64)',
+  versitygw: '.ci/run, or go install github.com/versity/versitygw/cmd/versitygw@v1.8.0',
   root: 'run them as root, who may mount',
   nginx: 'apt-get install nginx',
   openssl: 'apt-get install openssl',
