@@ -1,6 +1,7 @@
 /** The finaliser: takes finish jobs from its queue, and tells webhooks. Reads from the storage, never from the edge. */
 import { DelayedError, UnrecoverableError, Worker, type Job } from 'bullmq';
 import type { Redis } from 'ioredis';
+import { TabreelError } from '../shared/errors.ts';
 import { finishJob, newFinishJob, type FinishJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
 import { FINISH_QUEUE, createFinishQueue, createRecordQueue, finishJobOptions, patientRedis } from '../shared/queue.ts';
@@ -20,6 +21,9 @@ const SWEEP_DELAY_MS = 10 * 60_000;
 const CONCURRENCY = 2;
 /** No part comes for so long, where more could: then none will. A media socket that was cut is back sooner. */
 const QUIET_MS = 5000;
+/** Between tries while the storage is full or away, which may last for days: the first, doubled with each, and the longest. */
+const STORAGE_DELAY_MS = 1000;
+const MAX_STORAGE_DELAY_MS = 60_000;
 /** A backstop only: the lock is renewed while the job runs. */
 const LOCK_MS = 60_000;
 
@@ -50,15 +54,31 @@ export async function startFinaliser(
     try {
       await act(job, token);
     } catch (error) {
-      if (!leaving.signal.aborted || error instanceof DelayedError) throw error;
-      // back into the queue, for another process; leaving is no failed try
-      await job.moveToDelayed(Date.now(), token);
+      if (error instanceof DelayedError) throw error;
+      if (!leaving.signal.aborted && !isOfStorage(error)) throw error;
+      // back into the queue, leaving for another process; this is no failed try
+      const delay = leaving.signal.aborted ? 0 : await waitForStorage(job, error as TabreelError);
+      await job.moveToDelayed(Date.now() + delay, token);
       throw new DelayedError();
     }
   };
+  /** What is stored stays, and the recording in `finishing`, until there is room. @returns milliseconds until the next try */
+  const waitForStorage = async (job: Job<FinishJob>, error: TabreelError): Promise<number> => {
+    const { recordingId: id, action } = job.data;
+    const tries = job.attemptsStarted - job.attemptsMade;
+    const delay = Math.min(STORAGE_DELAY_MS * 2 ** Math.min(tries, 10), MAX_STORAGE_DELAY_MS);
+    log.warn('the storage is waited for', { recording: id, action, delay, error });
+    if (action === 'finish' && error.code === 'storage_full') {
+      await store.warn(id, 'storage_full', `The storage was full when the file was to be made (${error.message}): it is made as soon as there is room`);
+    }
+    return delay;
+  };
   const act = async (job: Job<FinishJob>, token?: string): Promise<void> => {
     const { recordingId: id, action, seen = null } = finishJob.parse(job.data);
-    if (action === 'remove') return removeRecording(deps, id);
+    if (action === 'remove') {
+      await removeRecording(deps, id);
+      return forgetJobs(id);
+    }
     if (action === 'discard') return discardRecording(deps, id);
     if (action === 'sweep') return sweepParts(deps, id);
     const finished = await finishRecording(deps, id, leaving.signal, seen);
@@ -68,6 +88,12 @@ export async function startFinaliser(
       await job.moveToDelayed(Date.now() + QUIET_MS, token);
       throw new DelayedError();
     }
+  };
+
+  /** What the queues remember of a recording that is gone. */
+  const forgetJobs = async (id: string): Promise<void> => {
+    const others = (['finish', 'sweep', 'discard'] as const).map((action) => finishJobOptions(id, action).jobId as string);
+    await Promise.all([recordQueue.remove(id), ...others.map((jobId) => queue.remove(jobId))]);
   };
 
   const worker = new Worker<FinishJob>(FINISH_QUEUE, run, {
@@ -90,6 +116,10 @@ export async function startFinaliser(
   });
   const webhooks = tellWebhooks(config, log, redis, store, options.webhooks);
   const reconciler = startReconciler({ redis, store, recordQueue, finishQueue: queue, retention: config.retention ?? null, log });
+  storage.sweep().then(
+    (swept) => swept > 0 && log.info('what killed processes left half-written is removed', { files: swept }),
+    (error: unknown) => log.warn('what killed processes left half-written could not be looked for', { error }),
+  );
   log.info('finaliser runs');
 
   let closed: Promise<void> | null = null;
@@ -108,6 +138,10 @@ export async function startFinaliser(
     },
   };
 }
+
+/** Trouble of the place that everything is stored in, not of what is stored. */
+const isOfStorage = (error: unknown): boolean =>
+  error instanceof TabreelError && (error.code === 'storage_full' || error.code === 'storage_unavailable');
 
 /** @returns null where what they are told can't be unsealed */
 function tellWebhooks({ queuePrefix, secretsKeys, tokenSecrets }: FinaliserConfig, log: Log, redis: Redis, store: RecordingStore, options?: WebhookOptions) {

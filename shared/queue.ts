@@ -87,6 +87,7 @@ export const finishJobOptions = (id: string, action: FinishJob['action'], delay 
   attempts: 10,
   backoff: { type: 'exponential', delay: 1000, jitter: 0.5 },
   delay,
-  removeOnComplete: { age: DAY, count: 1000 },
+  // of a recording that is gone nothing stays
+  removeOnComplete: action === 'remove' || { age: DAY, count: 1000 },
   removeOnFail: { age: 7 * DAY, count: 1000 },
 });

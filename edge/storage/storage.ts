@@ -62,18 +62,27 @@ export async function hasRoom(storage: Pick<Storage, 'freeBytes' | 'minFreeBytes
   return free === null || free >= (await storage.minFreeBytes());
 }
 
+/** Of the space that is left to running recordings, a file that is made of finished ones may take all but this part. */
+const RESERVED_PART = 0.25;
+
 /**
- * Whether that many bytes fit, which are to be written at once.
+ * Whether a file of that many bytes fits, and running recordings go on.
  *
  * @throws {TabreelError} storage_full, saying how much is missing
  */
-export async function assertFits(storage: Pick<Storage, 'freeBytes'>, bytes: number): Promise<void> {
+export async function assertFits(storage: Pick<Storage, 'freeBytes' | 'minFreeBytes'>, bytes: number): Promise<void> {
   const free = await storage.freeBytes();
-  if (free === null || free >= bytes) return;
-  throw new TabreelError('storage_full', `the file needs ${mebibytes(bytes)} MiB, ${mebibytes(free)} MiB are free`);
+  if (free === null) return;
+  const reserved = (await storage.minFreeBytes()) * RESERVED_PART;
+  if (free >= bytes + reserved) return;
+  throw new TabreelError(
+    'storage_full',
+    `the file needs ${mebibytes(bytes)} MiB beside the ${mebibytes(reserved)} MiB for running recordings, and ${mebibytes(free)} MiB are free`,
+  );
 }
 
-export const mebibytes = (bytes: number): number => Math.round(bytes / 2 ** 20);
+/** For messages, to a tenth. */
+export const mebibytes = (bytes: number): number => Math.round(bytes / 2 ** 20 * 10) / 10;
 
 const segmentPattern = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}$/;
 
