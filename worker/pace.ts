@@ -5,6 +5,8 @@ import type { CaptureCounts } from './capture/capture.ts';
 /** Seconds that rates look back. */
 const WINDOW_SECONDS = 5;
 
+export type Pace = ReturnType<typeof createPace>;
+
 export function createPace(now: () => number = () => performance.now() / 1000) {
   const marks: { at: number; pictures: number; bytes: number }[] = [];
   let delivered = 0;

@@ -1,7 +1,7 @@
 /** One recording, from its job to its last part: the state machine that runs in a process of its own. */
 import { randomBytes } from 'node:crypto';
 import { isLoopbackHost } from '../shared/address.ts';
-import { asTabreelError, TabreelError } from '../shared/errors.ts';
+import { asTabreelError, TabreelError, type ErrorCode } from '../shared/errors.ts';
 import type { RecordingJob } from '../shared/job.ts';
 import { withoutQuery, type Log } from '../shared/log.ts';
 import type { CaptureEngineName, PageSecrets } from '../shared/recording.ts';
@@ -9,22 +9,27 @@ import type { FoundBrowser } from './browser/find.ts';
 import { launchBrowser } from './browser/launch.ts';
 import { openPage } from './browser/page.ts';
 import { watchWebrtc } from './browser/webrtc-watch.ts';
+import { watchMemory } from './browser/memory.ts';
 import { avcCodec, type Capture, type CaptureEvents } from './capture/capture.ts';
 import { engineFor } from './engines.ts';
 import { monotonicMicros } from './media/clock.ts';
-import { createMuxer, type Muxer } from './media/muxer.ts';
+import { createSections } from './media/sections.ts';
 import { startProxy } from './outbound/proxy.ts';
 import { createPace } from './pace.ts';
+import type { Pausing } from './pausing.ts';
 import type { Continuation, FromRecorder, RecorderSettings } from './process-protocol.ts';
-import type { Sink } from './sink/sink.ts';
+import { startSupervision, type Supervision } from './supervision.ts';
+import type { Sink, SinkPart } from './sink/sink.ts';
+import { createWallClock, type WallClock } from './wall-clock.ts';
+import { createWatchdog } from './watchdog.ts';
 
 /** Seconds of a segment, and of the first one, which is short so that it is stored soon. */
 const SEGMENT_SECONDS = 2;
 const FIRST_SEGMENT_SECONDS = 1;
-/** How long the first picture may take once the page is there, in milliseconds. */
+/** How long the first picture may take once the page is there, and after a pause, in milliseconds. */
 const FIRST_FRAME_MS = 15_000;
-/** A capture that doesn't answer for this long is dead, in milliseconds. */
-const PULSE_TIMEOUT_MS = 30_000;
+/** A page that is busy delivers what it still has this late, in milliseconds; after that a pause goes without. */
+const REST_MS = 5000;
 /** The thumbnail is of this moment, in milliseconds: pages fade in. */
 const THUMBNAIL_AT_MS = 2000;
 
@@ -34,8 +39,8 @@ export type RecorderOptions = {
   secrets: PageSecrets;
   settings: RecorderSettings;
   continues: Continuation;
-  /** Whether it begins paused. */
-  paused: boolean;
+  /** Whether it is wanted to pause, now and later. */
+  pausing: Pausing;
   sink: Sink;
   log: Log;
   report(message: FromRecorder): void;
@@ -46,14 +51,30 @@ export type RecorderOptions = {
 
 /** Runs the recording to its end and reports it; never throws. */
 export async function record(options: RecorderOptions): Promise<void> {
-  const { sink, report, log } = options;
-  const run: Run = { duration: 0, pace: createPace(), error: null };
+  const { sink, report, log, continues } = options;
+  const timeIsOver = new AbortController();
+  const run: Run = {
+    duration: 0,
+    pace: createPace(),
+    error: null,
+    clock: createWallClock(continues.clockOffset),
+    limit: null,
+    limitFrom(at) {
+      run.limit = at + options.job.spec.maxDuration * 1e6;
+      clearTimeout(limitTimer);
+      limitTimer = setTimeout(() => timeIsOver.abort(), Math.max(0, (run.limit - monotonicMicros()) / 1000));
+    },
+    ending: AbortSignal.any([options.stop, options.abandon, timeIsOver.signal]),
+  };
+  let limitTimer: NodeJS.Timeout | undefined;
+  if (continues.startedAt !== null) run.limitFrom(run.clock.monotonic(continues.startedAt));
   try {
-    await capturePage(options, run);
+    if ((run.limit ?? Infinity) > monotonicMicros()) await capturePage(options, run);
   } catch (error) {
-    // a stop before the first picture is no error
-    if (!options.stop.aborted && !options.abandon.aborted) run.error = asTabreelError(error, 'capture_failed');
+    // an end before the first picture is no error
+    if (!run.ending.aborted) run.error = asTabreelError(error, 'capture_failed');
   }
+  clearTimeout(limitTimer);
   if (!options.abandon.aborted && sink.progress().waitingParts + sink.progress().storedSegments > 0) {
     try {
       await abortable(sink.finish(run.duration), options.abandon);
@@ -72,7 +93,18 @@ export async function record(options: RecorderOptions): Promise<void> {
   });
 }
 
-type Run = { /** Microseconds. */ duration: number; pace: ReturnType<typeof createPace>; error: TabreelError | null };
+type Run = {
+  /** Microseconds. */
+  duration: number;
+  pace: ReturnType<typeof createPace>;
+  error: TabreelError | null;
+  clock: WallClock;
+  /** Monotonic microseconds at which maxDuration is over; null before it has begun. */
+  limit: number | null;
+  limitFrom(at: number): void;
+  /** Aborted when the recording is to end, for whatever reason but an error. */
+  ending: AbortSignal;
+};
 
 /** Tries the engines that the browser offers, the best first; only one that can't capture the page at all is passed over. */
 async function capturePage(options: RecorderOptions, run: Run): Promise<void> {
@@ -92,9 +124,9 @@ async function capturePage(options: RecorderOptions, run: Run): Promise<void> {
 }
 
 async function captureWith(name: CaptureEngineName, found: FoundBrowser, options: RecorderOptions, run: Run): Promise<void> {
-  const { job, settings, log, report, sink } = options;
+  const { job, settings, log, report, sink, pausing, continues } = options;
   const { spec } = job;
-  const ending = AbortSignal.any([options.stop, options.abandon]);
+  const { clock, ending } = run;
   ending.throwIfAborted();
   const { engine, paced } = engineFor(name);
 
@@ -115,37 +147,83 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
     ending,
   );
   log.info('browser_started', { version: found.version, engine: name });
+  await using stack = new AsyncDisposableStack();
 
   // whatever ends the capture ends it here, once
   const over = Promise.withResolvers<void>();
   over.promise.catch(() => undefined);
-  const fail = (code: 'browser_crashed' | 'page_crashed' | 'capture_failed' | 'no_frames', message: string, cause?: unknown) =>
-    over.reject(new TabreelError(code, message, { cause }));
+  const fail = (code: ErrorCode, message: string, cause?: unknown) => over.reject(new TabreelError(code, message, { cause }));
   void launched.ended.then(() => fail('browser_crashed', 'The browser ended by itself'));
   sink.failed.catch((error: unknown) => over.reject(error));
   ending.addEventListener('abort', () => over.resolve());
+  if (launched.pid !== null && settings.browserMemoryLimit) {
+    const gigabytes = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+    const limit = settings.browserMemoryLimit;
+    stack.defer(
+      watchMemory(launched.pid, limit, (bytes) => {
+        const message = `The page needed ${gigabytes(bytes)} of memory, where a recording may have ${gigabytes(limit)}`;
+        report({ type: 'warning', code: `page_too_large-${options.attempt}`, message: `${message}: it was loaded anew` });
+        fail('page_too_large', message);
+      }),
+    );
+  }
 
-  const firstFrame = Promise.withResolvers<void>();
-  const muxer = await createMuxer({
+  /** When the pause began that lasts, by the clock of Redis; null where there is none. */
+  let pausedAt = continues.pausedAt;
+  /** Where the attempt begins on the timeline, in microseconds; null before its first picture. */
+  let base: number | null = null;
+  let firstFrame: () => void = () => undefined;
+  const watchdog = createWatchdog();
+  let captured = false;
+  let isOver = false;
+  let supervision: Supervision | null = null;
+  let mediaBytes = continues.storedBytes ?? 0;
+  const deliver = (part: SinkPart) => {
+    run.pace.delivered(part.payload.length);
+    sink.push(part);
+    mediaBytes += part.payload.length;
+    if (!settings.maxSize || mediaBytes < settings.maxSize || isOver) return;
+    isOver = true;
+    report({ type: 'warning', code: 'size_limit', message: `The recording ended at ${mediaBytes} bytes of media: MAX_SIZE is ${settings.maxSize}` });
+    over.resolve();
+  };
+  const sections = createSections({
     width: spec.width,
     height: spec.height,
     codec: avcCodec(spec.width, spec.height, spec.frameRate),
     audioBitrate: spec.audio ? spec.audioBitrate : null,
     soundDelay: (settings.soundDelay[name] ?? 0) * 1000,
-    deliver(part) {
-      run.pace.delivered(part.payload.length);
-      sink.push(part);
-    },
+    deliver,
     failed: (error) => over.reject(error),
+    base(first) {
+      base = continues.startedAt === null ? 0 : Math.max(0, (pausedAt ?? clock.wall(first)) - continues.startedAt - continues.pausedMs) * 1000;
+      return base;
+    },
+    began(at) {
+      if (!captured) {
+        captured = true;
+        if (continues.startedAt === null) run.limitFrom(at);
+        report({ type: 'recording', engine: name, at: clock.wall(at) });
+        log.info('recording_started', { engine: name });
+        if (engine.deafTo !== null && spec.audio) {
+          report({ type: 'warning', code: 'deaf', message: `The ${name} engine does not hear ${engine.deafTo}` });
+        }
+      }
+      if (pausedAt !== null) report({ type: 'resumed', at: clock.wall(at) });
+      pausedAt = null;
+      firstFrame();
+    },
   });
   const events: CaptureEvents = {
     video(packet) {
-      const first = muxer.start() === null;
-      muxer.video(packet);
-      if (first && muxer.start() !== null) firstFrame.resolve();
+      watchdog.packet();
+      sections.video(packet);
     },
-    audio: muxer.audio,
-    audioReset: muxer.audioReset,
+    audio(chunk) {
+      supervision?.sound(chunk);
+      sections.audio(chunk);
+    },
+    audioReset: sections.audioReset,
     failed: (error) => fail('capture_failed', error.message, error),
   };
 
@@ -170,89 +248,118 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
   let capture: Capture | null = name === 'tab' ? await target.attach(events) : null;
   const page = await openPage(target.page, spec, options.secrets, proxy, opening);
   log.info('page_opened', { page: withoutQuery(spec.url) });
+  void page.over.then(() => over.resolve());
   capture ??= await target.attach(events);
   await using live = capture;
+  supervision = await startSupervision({
+    page: target.page,
+    live,
+    sections,
+    sink,
+    pace: run.pace,
+    watchdog,
+    spec,
+    hears: engine.deafTo !== 'all sound',
+    base: () => base,
+    progressed(duration) {
+      run.duration = duration;
+    },
+    report,
+    log,
+    fail,
+  });
+  stack.defer(() => supervision?.end());
 
-  await live.begin();
-  const noFrame = setTimeout(() => fail('no_frames', `No picture came within ${FIRST_FRAME_MS / 1000} s`), FIRST_FRAME_MS);
-  await Promise.race([firstFrame.promise, over.promise]);
-  clearTimeout(noFrame);
-  const start = muxer.start();
-  if (start === null) return; // stopped before the first picture
-  const startedAt = Date.now() - Math.round((monotonicMicros() - start) / 1000);
-  report({ type: 'recording', engine: name, at: startedAt + options.continues.clockOffset });
-  if (engine.deafTo !== null && spec.audio) {
-    report({ type: 'warning', code: 'deaf', message: `The ${name} engine does not hear ${engine.deafTo}` });
-  }
-  log.info('recording_started', { engine: name });
+  const thumbnail = createThumbnail(live, sink, Math.min(THUMBNAIL_AT_MS, spec.maxDuration * 500), log);
+  stack.defer(() => thumbnail.wait());
 
-  const limit = start + spec.maxDuration * 1e6;
-  const limitTimer = setTimeout(() => over.resolve(), Math.max(0, (limit - monotonicMicros()) / 1000));
-  void page.over.then(() => over.resolve());
-  const stopWatching = watch(live, muxer, options, run, start, (error) => fail('capture_failed', error.message, error));
+  const rest = async () => {
+    const at = sections.cut(monotonicMicros());
+    watchdog.expect(false);
+    thumbnail.wait();
+    try {
+      await timeout(live.rest(at), REST_MS);
+    } catch (error) {
+      log.warn('capture_rest_failed', { error });
+    }
+    sections.close();
+    if (isOver) return;
+    pausedAt ??= clock.wall(at);
+    // nobody sees anything of it yet, but it takes a slot
+    if (run.limit === null) run.limitFrom(at);
+    report({ type: 'paused', at: pausedAt });
+    log.info('recording_paused');
+  };
+  const go = async () => {
+    const noFrame = setTimeout(() => fail('no_frames', `No picture came within ${FIRST_FRAME_MS / 1000} s`), FIRST_FRAME_MS);
+    let shown = false;
+    firstFrame = () => {
+      shown = true;
+      clearTimeout(noFrame);
+      watchdog.expect(true);
+      thumbnail.take();
+      awaited.resolve();
+    };
+    const awaited = Promise.withResolvers<void>();
+    try {
+      await sections.open();
+      await live.begin();
+      while (!shown && !pausing.wanted() && !isOver) await Promise.race([awaited.promise, over.promise, pausing.changed()]);
+    } finally {
+      clearTimeout(noFrame);
+    }
+  };
+  const conduct = async () => {
+    for (let doing: 'record' | 'rest' | null = null; !isOver; ) {
+      const wanted = pausing.wanted() ? 'rest' : 'record';
+      if (wanted === doing) await Promise.race([pausing.changed(), over.promise]);
+      else await (wanted === 'rest' ? rest() : go());
+      doing = wanted;
+    }
+  };
+  conduct().catch((error: unknown) => over.reject(asTabreelError(error, 'capture_failed')));
 
   let failure: unknown = null;
   await over.promise.catch((error: unknown) => {
     failure = error;
   });
-  clearTimeout(limitTimer);
-  stopWatching();
+  isOver = true;
+  supervision.end();
+  thumbnail.wait();
   if (options.abandon.aborted) return;
-  const end = Math.min(monotonicMicros(), limit);
-  muxer.endAt(end);
+  if (!captured) {
+    if (failure !== null) throw failure as Error;
+    return; // ended before the first picture
+  }
+  const end = Math.min(monotonicMicros(), run.limit ?? Infinity);
+  sections.endAt(end);
   // a page that is gone can't give its last picture
   try {
-    run.pace.counted(await timeout(live.stop(), failure === null ? 5000 : 1000), muxer.drift());
+    run.pace.counted(await timeout(live.stop(), failure === null ? REST_MS : 1000), sections.drift());
   } catch (error) {
     log.warn('capture_stop_failed', { error });
   }
-  run.duration = await muxer.finish(end);
+  run.duration = await sections.finish(end);
   if (failure !== null) throw failure as Error;
 }
 
-/** Reports progress once a second, takes the thumbnail, and finds a capture that doesn't answer any more. */
-function watch(live: Capture, muxer: Muxer, options: RecorderOptions, run: Run, start: number, dead: (error: Error) => void): () => void {
-  const { sink, report, log } = options;
-  let answered = performance.now();
-  let asking = false;
-  const pulse = () => {
-    if (performance.now() - answered > PULSE_TIMEOUT_MS) dead(new Error('the capture does not answer'));
-    if (!asking) {
-      asking = true;
-      live
-        .pulse()
-        .then(
-          (counts) => {
-            answered = performance.now();
-            run.pace.counted(counts, muxer.drift());
-          },
-          (error: unknown) => log.debug('pulse_failed', { error }),
-        )
-        .finally(() => {
-          asking = false;
-        });
-    }
-    const { storedBytes, storedUntil, storedSegments } = sink.progress();
-    const elapsed = monotonicMicros() - start;
-    run.duration = elapsed;
-    const stats = { ...run.pace.stats(), bytes: storedBytes, lagSeconds: Math.max(0, (elapsed - storedUntil) / 1e6) };
-    report({ type: 'progress', stats, duration: elapsed / 1e6, storedSegments });
+/** One picture of how the page looks, taken once some moments after it came, where the capture doesn't rest just then. */
+function createThumbnail(live: Capture, sink: Sink, after: number, log: Log) {
+  let taken = false;
+  let timer: NodeJS.Timeout | undefined;
+  const take = async () => {
+    const jpeg = await live.snapshot();
+    if (jpeg === null || taken) return;
+    taken = true;
+    sink.push({ header: { type: 'thumbnail' }, payload: jpeg });
   };
-  const beat = setInterval(pulse, 1000);
-  const thumbnail = setTimeout(
-    () => {
-      live
-        .snapshot()
-        .then((jpeg) => {
-          if (jpeg !== null) sink.push({ header: { type: 'thumbnail' }, payload: jpeg });
-        })
-        .catch((error: unknown) => log.warn('thumbnail_failed', { error }));
+  return {
+    take() {
+      clearTimeout(timer);
+      if (!taken) timer = setTimeout(() => void take().catch((error: unknown) => log.warn('thumbnail_failed', { error })), after);
     },
-    Math.min(THUMBNAIL_AT_MS, options.job.spec.maxDuration * 500),
-  );
-  return () => {
-    clearInterval(beat);
-    clearTimeout(thumbnail);
+    /** Not now. */
+    wait: () => clearTimeout(timer),
   };
 }
 

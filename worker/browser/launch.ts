@@ -15,6 +15,7 @@ export type LaunchOptions = Omit<FlagOptions, 'profileDirectory'> & {
 
 export type LaunchedBrowser = AsyncDisposable & {
   browser: Browser;
+  pid: number | null;
   /** Resolves when the browser has ended, for whatever reason. */
   ended: Promise<void>;
 };
@@ -63,6 +64,7 @@ export async function launchBrowser(options: LaunchOptions, signal: AbortSignal)
   });
   return {
     browser,
+    pid: child?.pid ?? null,
     ended,
     async [Symbol.asyncDispose]() {
       // its profile is of no use afterwards: killing is the quick and certain way

@@ -57,11 +57,25 @@ export type CaptureCounts = {
   dropped: number;
 };
 
+/** @property dark whether the picture is black all over; null where that isn't known */
+export type CapturePulse = CaptureCounts & { dark: boolean | null };
+
 export type Capture = AsyncDisposable & {
-  /** Begins to deliver; resolves when the first picture is on its way. */
+  /** Begins to deliver, at first and after a rest, with a key frame. */
   begin(): Promise<void>;
+  /**
+   * Leaves off until `begin`, and lets the browser do without what only the capture needs. Resolves when all that is from
+   * before has been delivered, and nothing else comes. Good before the first `begin` too.
+   * @param at monotonic microseconds: what is from then on isn't wanted.
+   */
+  rest(at: number): Promise<void>;
+  /**
+   * Other terms from now on, where what is delivered can't be sent as fast.
+   * @param bitrate bits per second. @param frameRate frames per second at most, up to the setting.
+   */
+  setRate(bitrate: number, frameRate: number): Promise<void>;
   /** Asks the capture how it does, and keeps its queues open. Rejects where it doesn't answer. */
-  pulse(): Promise<CaptureCounts>;
+  pulse(): Promise<CapturePulse>;
   /** JPEG of what is seen now; null where nothing was yet. */
   snapshot(): Promise<Uint8Array | null>;
   /** Delivers what is left, a last picture included; resolves with the last counts when all has been delivered. */

@@ -4,15 +4,21 @@
  */
 import type { CDPSession } from 'puppeteer-core';
 
-export type FrameTicker = { stop(): Promise<void> };
+export type FrameTicker = {
+  /** Frames per second from now on, while the page changes; null for as few as a still page gets. */
+  setRate(frameRate: number | null): void;
+  stop(): Promise<void>;
+};
 
 /** Frames without any change until the ticks slow down, and what they slow down to, in milliseconds. */
 const CALM_AFTER = 30;
 const CALM_INTERVAL = 100;
+/** A page that is hung gives no frame, and is not waited for longer than this, in milliseconds. */
+const STOP_MS = 500;
 
 /** @param frameRate frames per second while the page changes. */
 export function startFrameTicker(session: CDPSession, frameRate: number): FrameTicker {
-  const interval = 1000 / frameRate;
+  let interval = 1000 / frameRate;
   let stopped = false;
   let unchanged = 0;
   const run = async () => {
@@ -35,9 +41,12 @@ export function startFrameTicker(session: CDPSession, frameRate: number): FrameT
   };
   const running = run();
   return {
+    setRate(rate) {
+      interval = rate === null ? CALM_INTERVAL : 1000 / rate;
+    },
     async stop() {
       stopped = true;
-      await running;
+      await Promise.race([running, new Promise((resolve) => setTimeout(resolve, STOP_MS).unref())]);
     },
   };
 }

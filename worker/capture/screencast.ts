@@ -79,26 +79,35 @@ export const screencastCapture: CaptureEngine = {
           early = frame;
           timer = setTimeout(() => early !== null && showNow(early), wait);
         });
-        await session.send('Page.startScreencast', {
-          format: 'jpeg',
-          quality: 90,
-          maxWidth: settings.width,
-          maxHeight: settings.height,
-        });
+        const startCast = () =>
+          session.send('Page.startScreencast', { format: 'jpeg', quality: 90, maxWidth: settings.width, maxHeight: settings.height });
+        const stopCast = async () => {
+          await session.send('Page.stopScreencast').catch(() => undefined);
+          clearTimeout(timer);
+          if (early !== null) showNow(early);
+        };
+        let resting = false;
+        await startCast();
         return {
           async begin() {
-            await first;
+            if (!resting) await first;
             await stream.call('begin');
+            if (resting) await startCast();
+            resting = false;
           },
+          async rest(at) {
+            resting = true;
+            await stopCast();
+            await stream.call('rest', at);
+          },
+          setRate: (bitrate, frameRate) => stream.call('setRate', bitrate, frameRate),
           async pulse() {
             const counts = await stream.counts();
             return { ...counts, dropped: counts.dropped + dropped };
           },
           snapshot: stream.snapshot,
           async stop() {
-            await session.send('Page.stopScreencast').catch(() => undefined);
-            clearTimeout(timer);
-            if (early !== null) show(early);
+            await stopCast();
             return stream.stop();
           },
           async [Symbol.asyncDispose]() {

@@ -7,9 +7,10 @@ import { randomBytes } from 'node:crypto';
 import type { Browser, CDPSession, Page } from 'puppeteer-core';
 import { TabreelError } from '../../shared/errors.ts';
 import type { Log } from '../../shared/log.ts';
-import type { Capture, CaptureCounts, CaptureEngine, CaptureEvents, CaptureSettings } from './capture.ts';
+import type { Capture, CaptureCounts, CaptureEngine, CaptureEvents, CapturePulse, CaptureSettings } from './capture.ts';
 import { startFrameTicker, type FrameTicker } from './frame-ticker.ts';
 import { audioTap } from './in-page/audio-tap.ts';
+import type { CaptureHandle } from './in-page/capture-stream.ts';
 import { takeOffScreen } from './off-screen.ts';
 import { installStir } from './stir.ts';
 import { startStreamSession, type StreamSession } from './stream-session.ts';
@@ -84,12 +85,16 @@ async function startSelfCapture(
   ticker: FrameTicker | null,
   log: Log,
 ): Promise<Capture> {
-  const none: CaptureCounts = { frames: 0, encoded: 0, repeated: 0, dropped: 0 };
+  const none: CapturePulse = { frames: 0, encoded: 0, repeated: 0, dropped: 0, dark: null };
   /** Of the documents that were left, and of the one that is there. */
-  const before = { ...none };
+  const before: CaptureCounts = { frames: 0, encoded: 0, repeated: 0, dropped: 0 };
   let current: StreamSession | null = null;
   let last = none;
   let stopped = false;
+  /** What the document that is there is to do, and those that follow. */
+  let active = settings.calibrate;
+  let restedAt: number | null = null;
+  let rate: [bitrate: number, frameRate: number] | null = null;
 
   const attachTo = async (frameId: string, active: boolean): Promise<StreamSession> => {
     const { executionContextId } = await session.send('Page.createIsolatedWorld', { frameId, worldName: WORLD });
@@ -113,7 +118,7 @@ async function startSelfCapture(
   await session.send('Runtime.enable');
   const { frameTree } = await session.send('Page.getFrameTree');
   try {
-    current = await attachTo(frameTree.frame.id, settings.calibrate);
+    current = await attachTo(frameTree.frame.id, active);
   } catch (cause) {
     throw new TabreelError('capture_unavailable', 'The page can not be captured from within', { cause });
   }
@@ -127,29 +132,56 @@ async function startSelfCapture(
     last = none;
     current = null;
     events.audioReset();
-    attachTo(frame.id, true).then(
-      (stream) => {
-        if (turn === navigations) current = stream;
+    const began = active;
+    attachTo(frame.id, began)
+      .then(async (stream) => {
         log.debug('capture_reattached', { navigations });
-      },
-      (error: unknown) => {
+        if (turn !== navigations) return;
+        current = stream;
+        if (rate !== null) await stream.call('setRate', ...rate);
+        if (restedAt !== null) await stream.call('rest', restedAt);
+        else if (active && !began) await stream.call('begin');
+      })
+      .catch((error: unknown) => {
         // superseded by the next navigation, or this document can't be captured
         if (turn === navigations && !stopped) events.failed(error as Error);
-      },
-    );
+      });
   };
   session.on('Page.frameNavigated', onNavigated);
 
-  const total = (): CaptureCounts => ({
+  const total = (): CapturePulse => ({
     frames: before.frames + last.frames,
     encoded: before.encoded + last.encoded,
     repeated: before.repeated + last.repeated,
     dropped: before.dropped + last.dropped,
+    dark: last.dark,
   });
+
+  /** A document that is just being left can't be told; the next one is. */
+  const tell = async <M extends 'begin' | 'rest' | 'setRate'>(method: M, ...args: Parameters<CaptureHandle[M]>) => {
+    const told = current;
+    await told?.call(method, ...args).catch((error: unknown) => {
+      if (current === told) throw error;
+    });
+  };
 
   return {
     async begin() {
-      await current?.call('begin');
+      active = true;
+      restedAt = null;
+      ticker?.setRate(rate?.[1] ?? settings.frameRate);
+      await tell('begin');
+    },
+    async rest(at) {
+      active = false;
+      restedAt = at;
+      await tell('rest', at);
+      if (!active) ticker?.setRate(null);
+    },
+    async setRate(bitrate, frameRate) {
+      rate = [bitrate, frameRate];
+      if (active) ticker?.setRate(frameRate);
+      await tell('setRate', bitrate, frameRate);
     },
     async pulse() {
       if (current !== null) last = await current.counts();
@@ -161,7 +193,7 @@ async function startSelfCapture(
     async stop() {
       stopped = true;
       session.off('Page.frameNavigated', onNavigated);
-      if (current !== null) last = await current.stop();
+      if (current !== null) last = { ...last, ...(await current.stop()) };
       return total();
     },
     async [Symbol.asyncDispose]() {

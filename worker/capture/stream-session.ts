@@ -3,13 +3,13 @@ import { randomBytes } from 'node:crypto';
 import type { CDPSession } from 'puppeteer-core';
 import { tagMatrix } from '../media/avc-colour.ts';
 import { monotonicMicros } from '../media/clock.ts';
-import { avcCodec, type CaptureCounts, type CaptureEvents, type CaptureSettings } from './capture.ts';
+import { avcCodec, type CaptureCounts, type CaptureEvents, type CapturePulse, type CaptureSettings } from './capture.ts';
 import { captureStream, type CaptureHandle, type CaptureStreamOptions } from './in-page/capture-stream.ts';
 
 export type StreamSession = {
   /** Calls a method of the in-page handle. Rejects where the document is gone. */
   call<M extends keyof CaptureHandle>(method: M, ...args: Parameters<CaptureHandle[M]>): Promise<Awaited<ReturnType<CaptureHandle[M]>>>;
-  counts(): Promise<CaptureCounts>;
+  counts(): Promise<CapturePulse>;
   /** JPEG of the frame that is held; null where none came yet. */
   snapshot(): Promise<Uint8Array | null>;
   /** Resolves with the last counts when the script has sent its last message. */
@@ -99,7 +99,7 @@ export async function startStreamSession(
     run(`function(name, ...rest) { return globalThis['${handle}'][name](...rest); }`, [method, ...args]);
   return {
     call: call as StreamSession['call'],
-    counts: () => call('pulse', received) as Promise<CaptureCounts>,
+    counts: () => call('pulse', received) as Promise<CapturePulse>,
     async snapshot() {
       const jpeg = (await call('snapshot')) as string;
       return jpeg === '' ? null : Buffer.from(jpeg, 'base64');

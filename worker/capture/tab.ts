@@ -49,6 +49,8 @@ export const tabCapture: CaptureEngine = {
         await takeOffScreen(target, 'minimized', settings.width, log);
         return {
           begin: () => stream.call('begin'),
+          rest: (at) => stream.call('rest', at),
+          setRate: (bitrate, frameRate) => stream.call('setRate', bitrate, frameRate),
           pulse: stream.counts,
           snapshot: stream.snapshot,
           stop: stream.stop,

@@ -1,6 +1,7 @@
 /**
- * Packets to parts: cuts the stream at key frames, lays sound beside the picture, and hands over CMAF segments in order.
- * Its timeline begins with the first picture; times inside are microseconds of the monotonic clock.
+ * Packets to parts: cuts the stream at key frames, lays sound beside the picture, and hands over CMAF segments in order. What it
+ * takes is stamped in microseconds of the monotonic clock; what it gives lies on the recording's timeline. One muxer makes one
+ * section, which nothing interrupts and which begins with a header of its own (sections.ts).
  */
 import { asTabreelError } from '../../shared/errors.ts';
 import type { AudioChunk, VideoPacket } from '../capture/capture.ts';
@@ -18,6 +19,10 @@ export type MuxerOptions = {
   audioBitrate: number | null;
   /** Microseconds by which this engine's sound comes late. */
   soundDelay: number;
+  /** Where the section's first picture lies on the recording's timeline, in microseconds; 0 where it isn't said. */
+  base?(first: number): number;
+  /** What is to be delivered before this section. */
+  after?: Promise<void>;
   /** Parts in order. May throw: that ends the muxer. */
   deliver(part: SinkPart): void;
   failed(error: Error): void;
@@ -29,16 +34,20 @@ export type Muxer = {
   audioReset(): void;
   /** Monotonic microseconds of the first picture; null before it. */
   start(): number | null;
+  /** Where the section begins on the recording's timeline, in microseconds; null before it does. */
+  base(): number | null;
+  /** The first moment from this one on at which a packet of sound ends: what is cut there has its sound to the sample. */
+  cutAt(micros: number): number;
   /** Seconds of sound drift that were corrected. */
   drift(): number;
   /**
-   * Drops pictures from this monotonic time on. Call it before the capture is stopped: a last picture that is a key frame
+   * Drops pictures and sound from this monotonic time on. Call it before the capture is stopped: a last picture that is a key frame
    * would end the segment before it behind the recording's end.
    */
   endAt(end: number): void;
   /**
-   * Ends the timeline at a monotonic time. Resolves when the last part was delivered.
-   * @returns the duration in microseconds.
+   * Ends the section at a monotonic time. Resolves when the last part was delivered.
+   * @returns its duration in microseconds; 0 where there was no picture.
    */
   finish(end: number): Promise<number>;
 };
@@ -52,10 +61,16 @@ const SILENT_PATIENCE = 150_000;
 /** Chunks of sound that are kept until the first picture comes: its encoder takes longer than sound does. */
 const EARLY_CHUNKS = 20;
 
+/** The time of a sample nearest to one, in microseconds, so that sections join to the sample. */
+const onSample = (micros: number): number => fromSamples(toSamples(micros));
+const toSamples = (micros: number): number => Math.round((micros * SAMPLE_RATE) / 1e6);
+const fromSamples = (samples: number): number => Math.round((samples * 1e6) / SAMPLE_RATE);
+
 type Closed = { packets: VideoPacket[]; description: Uint8Array; end: number };
 
 export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
   let start: number | null = null;
+  let base = 0;
   let description: Uint8Array | null = null;
   let open: VideoPacket[] = [];
   /** What the open pictures were encoded with: another encoder may have begun already. */
@@ -85,6 +100,13 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
           },
           fail,
         );
+
+  /** What of a chunk lies before a monotonic time. */
+  const before = (chunk: AudioChunk, micros: number): AudioChunk | null => {
+    const frames = Math.min(chunk.frames, Math.round(((micros - chunk.timestamp) * chunk.rate) / 1e6));
+    if (frames === chunk.frames) return chunk;
+    return frames <= 0 ? null : { ...chunk, frames, samples: chunk.samples?.subarray(0, frames * 2) ?? null };
+  };
 
   const timer = (micros: number) => new Promise<void>((resolve) => setTimeout(resolve, Math.max(1, micros / 1000)));
   const soundUntil = () => {
@@ -118,8 +140,9 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
     const [first] = packets;
     if (first === undefined || start === null) return;
     await soundFor(end);
-    const zero = start;
-    const cut = aacPackets.findIndex(({ position }) => zero + (position * 1e6) / SAMPLE_RATE >= end);
+    await options.after;
+    const zero = start - base;
+    const cut = aacPackets.findIndex(({ position }) => position >= toSamples(end - (start as number)));
     const sound = aacPackets.splice(0, cut === -1 ? aacPackets.length : cut).filter(({ position }) => position >= 0);
     const aacDescription = aac?.description() ?? null;
     const { init, segment } = await muxSegment(
@@ -135,7 +158,9 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
           data: packet.data,
         })),
       },
-      aacDescription === null ? null : { description: aacDescription, packets: sound },
+      aacDescription === null
+        ? null
+        : { description: aacDescription, packets: sound.map(({ position, data }) => ({ position: position + toSamples(base), data })) },
     );
     // the header's bytes carry the time of day, so what it describes is compared
     const described = Buffer.concat([description, aacDescription ?? new Uint8Array()]).toString('base64');
@@ -170,6 +195,7 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
       if (start === null) {
         if (!packet.key || description === null) return;
         start = packet.timestamp;
+        base = onSample(options.base?.(start) ?? 0);
         if (aac !== null) track = createAudioTrack(start, options.soundDelay, (pcm) => aac.encode(pcm));
         for (const chunk of early.splice(0)) track?.add(chunk);
       }
@@ -187,7 +213,10 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
       lastChunk = monotonicMicros();
       if (finishing) return;
       if (track === null) early = [...early.slice(1 - EARLY_CHUNKS), chunk];
-      else track.add(chunk);
+      else {
+        const wanted = before(chunk, limit + options.soundDelay);
+        if (wanted !== null) track.add(wanted);
+      }
       wake();
     },
     audioReset() {
@@ -195,6 +224,12 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
       track?.reset();
     },
     start: () => start,
+    base: () => (start === null ? null : base),
+    cutAt(micros) {
+      if (start === null) return micros;
+      const packets = Math.max(0, Math.ceil(((micros - start) * SAMPLE_RATE) / 1e6 / PACKET_SAMPLES));
+      return start + fromSamples(toSamples(base) + packets * PACKET_SAMPLES) - base;
+    },
     drift: () => track?.drift() ?? 0,
     endAt(end) {
       limit = end;

@@ -45,11 +45,20 @@ export type CapturePulse = {
   encoded: number;
   repeated: number;
   dropped: number;
+  /** Whether the picture is black all over; null where there is none. */
+  dark: boolean | null;
 };
 
 export type CaptureHandle = {
-  /** From now on frames are encoded, the one that is held first. */
+  /** From now on frames are encoded: the one that is held first, after a rest a fresh one. */
   begin(): void;
+  /**
+   * Lets the source rest, which then draws nothing for us. Resolves once all that is from before `at` has been sent.
+   * @param at microseconds on the monotonic clock.
+   */
+  rest(at: number): Promise<void>;
+  /** Other terms for what is encoded from now on: bits per second; fewer frames a second than the page gives are left out. */
+  setRate(bitrate: number, frameRate: number): void;
   /** The frame that is held, as a JPEG in base64; empty where none came yet. */
   snapshot(): Promise<string>;
   /** Takes a picture from outside (`images`). @param timestamp microseconds on the monotonic clock. */
@@ -115,15 +124,17 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
       post(`e${error.message}`);
     },
   });
-  encoder.configure({
-    codec: options.codec,
-    width: options.width,
-    height: options.height,
-    bitrate: options.bitrate,
-    framerate: options.frameRate,
-    latencyMode: 'realtime',
-    avc: { format: 'avc' },
-  });
+  const configure = (bitrate: number, framerate: number) =>
+    encoder.configure({
+      codec: options.codec,
+      width: options.width,
+      height: options.height,
+      bitrate,
+      framerate,
+      latencyMode: 'realtime',
+      avc: { format: 'avc' },
+    });
+  configure(options.bitrate, options.frameRate);
 
   const monotonic = () => performance.now() * 1000 + options.clockBase;
   let held: VideoFrame | null = null;
@@ -132,6 +143,10 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
   let keys = 0;
   const frameMicros = 1e6 / options.frameRate;
   let active = options.active;
+  /** Frames from then on are not ours to encode. */
+  let until = Infinity;
+  /** Microseconds from one frame to the next at least, less what a frame may come early. */
+  let apart = 0;
 
   const encode = (frame: VideoFrame, repeat: boolean) => {
     if (encoder.state !== 'configured') return;
@@ -155,7 +170,7 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
   const repeat = () => {
     if (held === null) return;
     const timestamp = Math.round(monotonic());
-    if (timestamp <= lastStamp) return;
+    if (timestamp <= lastStamp || timestamp >= until) return;
     const again = new VideoFrame(held, { timestamp });
     encode(again, true);
     again.close();
@@ -192,22 +207,31 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
     count.frames += 1;
     stirIfMoving(frame.timestamp);
     if (options.calibrate) await watchFlash(frame);
-    else if (active && frame.timestamp > lastStamp) encode(frame, false);
+    else if (active && frame.timestamp < until && frame.timestamp > lastStamp + apart) encode(frame, false);
     held?.close();
     held = frame;
   };
+  /** What is being read, and how to leave off: a track that nobody reads costs the browser nothing. */
+  const readers = new Set<{ cancel(): Promise<void> }>();
+  let reading = true;
   const readVideo = async (track: MediaStreamTrack) => {
     const reader = new MediaStreamTrackProcessor({ track: track as MediaStreamVideoTrack, maxBufferSize: 4 }).readable.getReader();
+    readers.add(reader);
     for (;;) {
       const { value: frame, done } = await reader.read();
       if (done) break;
       await take(frame);
     }
-    if (!stopped) post('x');
+    readers.delete(reader);
+    if (!stopped && reading) post('x');
   };
   const [videoTrack] = stream.getVideoTracks();
-  if (videoTrack !== undefined) void readVideo(videoTrack);
-  else if (options.source === 'display') return 'getDisplayMedia gave no picture';
+  if (videoTrack !== undefined) {
+    void readVideo(videoTrack);
+    videoTrack.addEventListener('ended', () => {
+      if (!stopped && !reading) post('x');
+    });
+  } else if (options.source === 'display') return 'getDisplayMedia gave no picture';
   // a still page gives no first frame either, unless it is stirred
   if (options.stir !== null) (scope[options.stir] as (() => void) | undefined)?.();
 
@@ -232,10 +256,13 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
     const near = [timestamp + options.clockBase, timestamp].find((time) => Math.abs(time - now) < 2_000_000);
     return Math.round(near ?? now);
   };
-  const flushers: (() => void)[] = [];
+  const flushers = new Set<() => void>();
+  /** Up to when there is sound, where any is read. */
+  let heardUntil = -Infinity;
   // Sound goes as 16-bit PCM in batches of a tenth of a second; silence only by its length.
   const readAudio = async (track: MediaStreamTrack) => {
     const reader = new MediaStreamTrackProcessor({ track: track as MediaStreamAudioTrack }).readable.getReader();
+    readers.add(reader);
     let batch = new Int16Array(0);
     let filled = 0;
     let first = 0;
@@ -248,7 +275,7 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
       filled = 0;
       loud = false;
     };
-    flushers.push(flush);
+    flushers.add(flush);
     for (;;) {
       const { value: data, done } = await reader.read();
       if (done || stopped) {
@@ -278,12 +305,15 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
       for (const sample of target) if (sample > peak || -sample > peak) peak = Math.abs(sample);
       if (peak > 0) loud = true;
       filled += frames;
+      heardUntil = first + (filled * 1e6) / rate;
       if (filled >= rate / 10) flush();
     }
     if (!stopped) flush();
+    flushers.delete(flush);
+    readers.delete(reader);
   };
-  const [audioTrack] = stream.getAudioTracks();
-  if (audioTrack !== undefined) void readAudio(audioTrack);
+  const audioTracks = stream.getAudioTracks();
+  for (const track of audioTracks) void readAudio(track);
   if (options.tapEvent !== null) {
     // the tap lives in the page's world; an element is what both worlds can see, and it holds the tap's stream
     const heard = new Set<string>();
@@ -292,7 +322,8 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
       const track = (element?.srcObject as MediaStream | null | undefined)?.getAudioTracks()[0];
       if (track === undefined || heard.has(track.id) || heard.size >= 1) return;
       heard.add(track.id);
-      void readAudio(track);
+      audioTracks.push(track);
+      if (reading) void readAudio(track);
     });
     document.dispatchEvent(new Event(`${options.tapEvent}-ask`));
   }
@@ -301,22 +332,81 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
     // W3C mediacapture-extensions: frames that were neither delivered nor left out for the frame rate
     const track = (videoTrack as { stats?: { totalFrames: number; deliveredFrames: number; discardedFrames: number } } | undefined)?.stats;
     const missed = track === undefined ? 0 : Math.max(0, track.totalFrames - track.deliveredFrames - track.discardedFrames);
-    return { ...count, dropped: count.dropped + missed };
+    return { ...count, dropped: count.dropped + missed, dark };
   };
+
+  // Looked at every third time that somebody asks, and only where there is another picture.
+  let dark: boolean | null = null;
+  let looked = { asked: 0, frames: -1 };
+  const canvas = new OffscreenCanvas(64, 36);
+  const lookForBlack = () => {
+    looked.asked += 1;
+    if (held === null || looked.asked % 3 !== 1 || looked.frames === count.frames) return;
+    looked.frames = count.frames;
+    const context = canvas.getContext('2d', { willReadFrequently: true });
+    if (context === null) return;
+    // each pixel is the mean of what it stands for: a line of text on black is not black
+    context.imageSmoothingQuality = 'medium';
+    context.drawImage(held, 0, 0, canvas.width, canvas.height);
+    const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+    dark = true;
+    for (let i = 0; i < data.length && dark; i += 1) dark = i % 4 === 3 || (data[i] as number) <= 4;
+  };
+
   const handle: CaptureHandle = {
     begin() {
       if (active) return;
       active = true;
-      // what is held may be from before the page was painted; a page that moves will give a frame of its own
-      setTimeout(() => {
-        if (lastStamp === -1) repeat();
-      }, 100);
+      until = Infinity;
+      if (reading) {
+        // what is held may be from before the page was painted; a page that moves will give a frame of its own
+        setTimeout(() => {
+          if (lastStamp === -1) repeat();
+        }, 100);
+        return;
+      }
+      reading = true;
+      keys = 0;
+      lastKey = -Infinity;
+      for (const track of [videoTrack, ...audioTracks]) {
+        if (track === undefined || track.readyState !== 'live') continue;
+        void (track.kind === 'video' ? readVideo(track) : readAudio(track));
+      }
+      // the source begins with a picture by itself, or with the next one that changes
+      const nudge = (left: number) => {
+        if (!active || stopped || keys > 0 || left === 0) return;
+        if (options.stir !== null) (scope[options.stir] as (() => void) | undefined)?.();
+        else post('s');
+        setTimeout(nudge, 250, left - 1);
+      };
+      setTimeout(nudge, 100, 40);
+    },
+    async rest(at) {
+      until = at;
+      // sound is some way behind; a silent page has none
+      const sounds = flushers.size > 0;
+      for (let waited = 0; sounds && !stopped && heardUntil < at + 40_000 && waited < 500; waited += 20) {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      if (stopped) return;
+      active = false;
+      reading = false;
+      for (const flush of flushers) flush();
+      for (const reader of readers) reader.cancel().catch(() => undefined);
+      held?.close();
+      held = null;
+      if (encoder.state === 'configured') await encoder.flush();
+    },
+    setRate(bitrate, frameRate) {
+      // frames come a little early or late
+      apart = frameRate < options.frameRate ? 1e6 / frameRate - frameMicros / 2 : 0;
+      if (encoder.state === 'configured') configure(bitrate, frameRate);
     },
     async snapshot() {
       if (held === null) return '';
-      const canvas = new OffscreenCanvas(held.displayWidth, held.displayHeight);
-      canvas.getContext('2d')?.drawImage(held, 0, 0);
-      const blob = await canvas.convertToBlob({ type: 'image/jpeg', quality: 0.85 });
+      const whole = new OffscreenCanvas(held.displayWidth, held.displayHeight);
+      whole.getContext('2d')?.drawImage(held, 0, 0);
+      const blob = await whole.convertToBlob({ type: 'image/jpeg', quality: 0.85 });
       return base64(new Uint8Array(await blob.arrayBuffer()));
     },
     async image(jpeg, timestamp) {
@@ -328,6 +418,7 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
     },
     pulse(bytes) {
       received = bytes;
+      lookForBlack();
       return counts();
     },
     async stop() {
