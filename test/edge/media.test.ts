@@ -6,25 +6,22 @@ import { promisify } from 'node:util';
 import { BufferSource, EncodedPacketSink, Input, MP4 } from 'mediabunny';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { startFinaliser } from '../../edge/finishing.ts';
-import { diskStorage } from '../../edge/storage/disk.ts';
+import { openStorage } from '../../edge/storage/open.ts';
 import type { Storage } from '../../edge/storage/storage.ts';
 import { startRedis, type TestRedis } from '../helpers/redis.ts';
+import { s3Server } from '../helpers/s3-server.ts';
+import { lacks } from '../helpers/service.ts';
 import { hasFfmpeg, makeCmaf, type Cmaf } from './cmaf.ts';
 import { dial, eventually, testEdge, type TestEdge } from './harness.ts';
 
 let redis: TestRedis;
-let edge: TestEdge;
 let cmaf: Cmaf;
 
 beforeAll(async () => {
   redis = await startRedis();
-  edge = await testEdge(redis.url);
   cmaf = await makeCmaf({ seconds: 4 });
 });
-afterAll(async () => {
-  await edge[Symbol.asyncDispose]();
-  await redis[Symbol.asyncDispose]();
-});
+afterAll(() => redis[Symbol.asyncDispose]());
 
 const withThumbnail = (parts: Cmaf['parts']): Cmaf['parts'] => {
   const jpeg = { header: { type: 'thumbnail' as const, seq: 2 }, payload: new Uint8Array([0xff, 0xd8, 0xff, 0xd9]) };
@@ -38,9 +35,25 @@ async function framesOf(input: string): Promise<number> {
   return Number.parseInt(stdout, 10);
 }
 
-const ended = (id: string) => eventually(() => edge.get(id), ({ state }) => ['completed', 'failed', 'canceled'].includes(state));
+const ended = (edge: TestEdge, id: string) => eventually(() => edge.get(id), ({ state }) => ['completed', 'failed', 'canceled'].includes(state));
 
-describe('a recording from the first part to its file', () => {
+const storages = [
+  { place: 'on a disk', missing: false },
+  { place: 'in S3', missing: await lacks('versitygw') },
+];
+
+describe.each(storages)('a recording $place, from the first part to its file', ({ place, missing }) => {
+  if (missing) return test.skip('needs an S3 server');
+  const stack = new AsyncDisposableStack();
+  let edge: TestEdge;
+  beforeAll(async () => {
+    const server = place === 'in S3' ? stack.use(await s3Server()) : null;
+    await server?.start();
+    const config = server === null ? {} : { storageUrl: 's3://recordings/a/b', s3: server.settings };
+    edge = stack.use(await testEdge(redis.url, config));
+  });
+  afterAll(() => stack[Symbol.asyncDispose]());
+
   test('is acknowledged part by part, playable live, and finished into one MP4', async () => {
     await using _finaliser = await edge.finaliser();
     const created = await edge.create();
@@ -77,7 +90,7 @@ describe('a recording from the first part to its file', () => {
     if (hasFfmpeg) expect(await framesOf(created.links.live)).toBe(cmaf.frames);
     worker.close();
     await edge.control.finish(created.id);
-    const done = await ended(created.id);
+    const done = await ended(edge, created.id);
     expect(done).toMatchObject({ state: 'completed', width: 1280, engine: 'tab', attempts: 1 });
     expect(done.duration).toBeCloseTo(cmaf.duration, 2);
     expect(done.files.map(({ name }) => name)).toEqual(['recording.mp4', 'thumbnail.jpg', 'manifest.json']);
@@ -88,6 +101,12 @@ describe('a recording from the first part to its file', () => {
     const [file] = done.files;
     expect(bytes.length).toBe(file?.bytes);
     expect(createHash('sha256').update(bytes).digest('hex')).toBe(file?.sha256);
+    for (const [range, part] of [['bytes=0-99', bytes.subarray(0, 100)], ['bytes=1000-', bytes.subarray(1000)], ['bytes=-10', bytes.subarray(-10)]] as const) {
+      const answer = await fetch(done.links.file, { headers: { range } });
+      expect(answer.status).toBe(206);
+      expect(Buffer.from(await answer.arrayBuffer()).equals(part)).toBe(true);
+    }
+    expect((await edge.api(done.links.file, { headers: { range: `bytes=${bytes.length}-` } })).body).toMatchObject({ code: 'range_not_satisfiable' });
     expect(bytes.indexOf('moov')).toBeLessThan(bytes.indexOf('mdat'));
     expect(bytes.includes('moof')).toBe(false);
     using input = new Input({ formats: [MP4], source: new BufferSource(bytes) });
@@ -115,15 +134,15 @@ describe('a recording from the first part to its file', () => {
   });
 
   test('is finished by the next finaliser where one leaves in the middle', async () => {
-    const disk = diskStorage(edge.directory);
+    const storage = await openStorage(edge.config);
     const reached = Promise.withResolvers<void>();
     const gate = Promise.withResolvers<void>();
     const slow: Storage = {
-      ...disk,
+      ...storage,
       async create(key) {
         reached.resolve();
         await gate.promise;
-        return disk.create(key);
+        return storage.create(key);
       },
     };
     const created = await edge.create();
@@ -139,9 +158,12 @@ describe('a recording from the first part to its file', () => {
     await left;
     expect((await edge.get(created.id)).state).toBe('finishing');
     await using _next = await edge.finaliser();
-    expect((await ended(created.id)).state).toBe('completed');
+    expect((await ended(edge, created.id)).state).toBe('completed');
     const job = await edge.control.finishQueue.getJob(`${created.id}-finish`);
     expect(job?.attemptsMade).toBe(1);
     expect(await (await edge.control.finishQueue.getJob(`${created.id}-sweep`))?.getState()).toBe('delayed');
+    expect((await storage.list(`${created.id}/`)).length).toBeGreaterThan(cmaf.parts.length);
+    expect((await edge.api(`/v1/recordings/${created.id}`, { method: 'DELETE' })).status).toBe(204);
+    await eventually(() => storage.list(`${created.id}/`), (left) => left.length === 0);
   });
 });
