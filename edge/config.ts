@@ -1,7 +1,7 @@
 /** The settings of the edge and of the finaliser. Names and defaults: docs/configuration.md. */
 import { z } from 'zod';
 import { isLoopbackHost } from '../shared/address.ts';
-import { ConfigError, commonSettings, flag, list, readConfig, secrets, wholeNumber, type Environment } from '../shared/config.ts';
+import { bytes, ConfigError, commonSettings, flag, list, readConfig, secrets, wholeNumber, type Environment } from '../shared/config.ts';
 import { MAX_DURATION_DEFAULT } from '../shared/recording.ts';
 import { parseAllowedHosts, type OriginSettings } from './origin/policy.ts';
 import { shown } from './origin/refusal.ts';
@@ -17,12 +17,6 @@ const retention = z
   .string()
   .regex(/^(never|[1-9]\d{0,9}[smhd]?)$/, { error: 'must be never, or a number of seconds, or with a unit: 90m, 12h, 30d' })
   .transform((text) => (text === 'never' ? null : Number.parseInt(text, 10) * unitSeconds[(/[smhd]$/.exec(text)?.[0] ?? 's') as keyof typeof unitSeconds]));
-
-const unitBytes = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 } as const;
-const bytes = z
-  .string()
-  .regex(/^\d{1,15}[KMGT]?$/, { error: 'must be a number of bytes, or with a unit: 500M, 2G' })
-  .transform((text) => Number.parseInt(text, 10) * unitBytes[(/[KMGT]$/.exec(text)?.[0] ?? '') as keyof typeof unitBytes]);
 
 /** What the finaliser reads; the edge reads it too. */
 const finaliserSettings = {

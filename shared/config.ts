@@ -34,6 +34,13 @@ export const wholeNumber = (min: number, max: number) =>
     .transform(Number)
     .pipe(z.number().min(min, { error: `must be at least ${min}` }).max(max, { error: `must be at most ${max}` }));
 
+const unitBytes = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 } as const;
+/** Bytes; units are powers of 1024. */
+export const bytes = z
+  .string()
+  .regex(/^\d{1,15}[KMGT]?$/i, { error: 'must be a number of bytes, or with a unit: 500M, 2G' })
+  .transform((text) => Number.parseInt(text, 10) * unitBytes[(/[KMGT]$/.exec(text.toUpperCase())?.[0] ?? '') as keyof typeof unitBytes]);
+
 export const flag = z
   .enum(['true', 'false', 'on', 'off', '1', '0'], { error: 'must be true or false (also on, off, 1, 0)' })
   .transform((value) => value === 'true' || value === 'on' || value === '1');

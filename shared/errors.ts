@@ -47,6 +47,7 @@ export const errorKinds = {
   target_unreachable: { blame: 'target', retryable: true, title: "The page's server does not answer" },
   target_tls: { blame: 'target', retryable: false, title: "The page's certificate is not valid" },
   target_http_status: { blame: 'target', retryable: false, title: 'The page answered with an error status' },
+  target_http_unavailable: { blame: 'target', retryable: true, title: 'The page is not to be had just now' },
   target_not_a_page: { blame: 'target', retryable: false, title: 'The address answered with a download, not a page' },
   target_timeout: { blame: 'target', retryable: true, title: 'The page did not load in time' },
   start_timeout: { blame: 'target', retryable: false, title: 'The start condition did not come in time' },

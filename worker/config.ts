@@ -3,7 +3,7 @@ import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { z } from 'zod';
-import { commonSettings, ConfigError, flag, readConfig, secrets, wholeNumber, type Environment } from '../shared/config.ts';
+import { bytes, commonSettings, ConfigError, flag, readConfig, secrets, wholeNumber, type Environment } from '../shared/config.ts';
 import type { LogLevel } from '../shared/log.ts';
 import { captureEngines, type CaptureEngineName } from '../shared/recording.ts';
 import { splitPath } from './browser/find.ts';
@@ -14,6 +14,9 @@ const DRAIN_TIMEOUT_DEFAULT = 14_400;
 
 /** MiB on disk that one recording may take for media that waits: an hour and a half at 3 Mb/s. */
 const SPOOL_LIMIT_DEFAULT = 2048;
+
+/** What one recording's browser may take, in bytes: busy pages have some hundred megabytes, so what has more leaks. */
+const BROWSER_MEMORY_LIMIT_DEFAULT = 4 * 2 ** 30;
 
 const engines = ['auto', ...captureEngines] as const;
 
@@ -28,6 +31,8 @@ const workerSettings = z.object({
   SPOOL_DIR: z.string().optional(),
   SPOOL_LIMIT: wholeNumber(0, 1_048_576).default(SPOOL_LIMIT_DEFAULT),
   SECRETS_KEY: secrets.optional(),
+  BROWSER_MEMORY_LIMIT: bytes.default(BROWSER_MEMORY_LIMIT_DEFAULT),
+  MAX_SIZE: bytes.optional(),
   DRAIN_TIMEOUT: wholeNumber(0, 604_800).default(DRAIN_TIMEOUT_DEFAULT),
   HEALTH_PORT: wholeNumber(0, 65_535).optional(),
 });
@@ -51,6 +56,9 @@ export type WorkerConfig = {
   spool: SpoolPlace | null;
   /** Opens what callers gave in confidence; null where recordings have none. */
   secretsKeys: readonly string[] | null;
+  /** Bytes that one recording's browser may have, and that the media of one recording may be; null for no limit. */
+  browserMemoryLimit: number | null;
+  maxSize: number | null;
   /** Seconds for which running recordings go on once the worker is to leave; then they are stopped. */
   drainTimeout: number;
   /** Of /healthz, /readyz and /metrics, 0 for any free one; null for none. */
@@ -82,6 +90,8 @@ export async function readWorkerConfig(environment: Environment, cores: number):
     // not in the recording's own temporary directory, which goes with its process
     spool: settings.SPOOL_LIMIT === 0 ? null : { directory: settings.SPOOL_DIR ?? tmpdir(), bytes: settings.SPOOL_LIMIT * 1024 * 1024 },
     secretsKeys: settings.SECRETS_KEY ?? null,
+    browserMemoryLimit: settings.BROWSER_MEMORY_LIMIT || null,
+    maxSize: settings.MAX_SIZE || null,
     drainTimeout: settings.DRAIN_TIMEOUT,
     healthPort: settings.HEALTH_PORT ?? null,
     recorderEnvironment: Object.fromEntries(

@@ -162,7 +162,6 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
     stack.defer(
       watchMemory(launched.pid, limit, (bytes) => {
         const message = `The page needed ${gigabytes(bytes)} of memory, where a recording may have ${gigabytes(limit)}`;
-        report({ type: 'warning', code: `page_too_large-${options.attempt}`, message: `${message}: it was loaded anew` });
         fail('page_too_large', message);
       }),
     );

@@ -58,11 +58,15 @@ describe('the settings of a worker', () => {
       allowInsecureWs: false,
       spool: { directory: tmpdir(), bytes: 2 * 1024 ** 3 },
       secretsKeys: null,
+      browserMemoryLimit: 4 * 1024 ** 3,
+      maxSize: null,
       drainTimeout: 14_400,
       healthPort: null,
       recorderEnvironment: { PATH: '/a:/b', HOME: '/h' },
     });
     expect((await readWorkerConfig({ REDIS_URL: 'redis://r' }, 1)).slots).toBe(1);
+    const limited = { REDIS_URL: 'redis://r', BROWSER_MEMORY_LIMIT: '0', MAX_SIZE: '20g' };
+    expect(await readWorkerConfig(limited, 1)).toMatchObject({ browserMemoryLimit: null, maxSize: 20 * 1024 ** 3 });
   });
 
   it.each([

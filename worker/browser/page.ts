@@ -12,6 +12,8 @@ export type OpenedPage = {
 };
 
 /**
+ * Loading and the start condition together take `start.timeout` at most; what the page does later is not bound by it.
+ *
  * @param signal aborts the waiting; what it was aborted with is thrown.
  * @throws {TabreelError} `target_*` where the page can't be shown, `start_timeout` where its condition doesn't come.
  */
@@ -60,6 +62,9 @@ async function assertSelector(page: Page, selector: string): Promise<void> {
   if (problem !== null) throw new TabreelError('start_selector_invalid', `start.selector is not a CSS selector: ${selector}`, { cause: new Error(problem) });
 }
 
+/** 4xx that say nothing of the page: the request took too long, came too early, or was one of too many. */
+const passing: ReadonlySet<number> = new Set([408, 425, 429]);
+
 async function navigate(page: Page, spec: RecordingSpec, proxy: Pick<OutboundProxy, 'failures'>, signal: AbortSignal): Promise<void> {
   let response: HTTPResponse | null;
   try {
@@ -75,9 +80,10 @@ async function navigate(page: Page, spec: RecordingSpec, proxy: Pick<OutboundPro
   if (response === null) return; // a fragment of the same document
   const dialCode = response.headers()[PROXY_ERROR_HEADER];
   if (dialCode !== undefined) throw dialError(spec.url, dialCode, undefined);
-  if (response.status() >= 400) {
-    throw new TabreelError('target_http_status', `${withoutQuery(response.url())} answered ${response.status()} ${response.statusText()}`.trim());
-  }
+  const status = response.status();
+  if (status < 400) return;
+  const code = status >= 500 || passing.has(status) ? 'target_http_unavailable' : 'target_http_status';
+  throw new TabreelError(code, `${withoutQuery(response.url())} answered ${status} ${response.statusText()}`.trim());
 }
 
 function navigationError(error: unknown, spec: RecordingSpec, proxy: Pick<OutboundProxy, 'failures'>): TabreelError {
@@ -101,6 +107,7 @@ function navigationError(error: unknown, spec: RecordingSpec, proxy: Pick<Outbou
 /** @param code why the proxy's dial failed, a system error's code. */
 function dialError(url: string, code: string, cause: unknown): TabreelError {
   const { host } = new URL(url);
+  if (code === 'EAI_AGAIN') return new TabreelError('target_dns_temporary', `${host} can not be looked up just now: its name server does not answer`, { cause });
   if (code === 'ENOTFOUND') return new TabreelError('target_dns', `${host} does not resolve`, { cause });
   return new TabreelError('target_unreachable', `${host} can not be reached: ${code}`, { cause });
 }
