@@ -374,7 +374,7 @@ const progressArgs = (progress: Progress | null): (string | number)[] =>
   progress === null ? ['', '', ''] : [JSON.stringify(progress.stats), progress.duration, progress.stored ? '1' : ''];
 
 /** Milliseconds since the epoch, from a recording's id (see newRecordingId). */
-function timeOf(id: string): number {
+export function timeOf(id: string): number {
   let time = 0;
   for (const char of id.slice(4, 14)) time = time * 32 + '0123456789abcdefghjkmnpqrstvwxyz'.indexOf(char);
   return time;

@@ -1,12 +1,15 @@
 /**
  * One attempt at a recording, seen from the worker: a process does the work, this relays what it tells to the recording's
- * record, tells it what is wanted, and sees to it that it ends. What becomes of the recording is decided here alone.
+ * record, tells it what is wanted, and sees to it that it ends. What becomes of the recording is decided here: whether it is
+ * over, or goes on with another attempt (shared/recovery.ts); where the worker dies, by the reconciler.
  */
 import { asTabreelError, TabreelError } from '../shared/errors.ts';
 import type { RecordingJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
-import { noStats, type CaptureEngineName, type PageSecrets, type RecordingError, type RecordingState, type RecordingStats } from '../shared/recording.ts';
-import type { Change, Changed, RecordingRecord, RecordingStore } from '../shared/recording-store.ts';
+import { noStats, type DesiredState, type PageSecrets, type RecordingError, type RecordingState, type RecordingStats } from '../shared/recording.ts';
+import type { Change, Changed, Claim, Progress, RecordingRecord, RecordingStore } from '../shared/recording-store.ts';
+import { FUTILE_AT_MOST, helpsToRetry, isTimeOver, retryDelay, retryTimes, type RetryTimes } from '../shared/recovery.ts';
+import { createTimeline } from './attempt-timeline.ts';
 import type { AttemptMedia } from './media-metrics.ts';
 import { persist } from './persist.ts';
 import type { FromRecorder, RecorderSettings } from './process-protocol.ts';
@@ -14,7 +17,7 @@ import type { RecorderPool, RecorderProcess } from './recorder-pool.ts';
 import { insecureWarning } from './sink/media-way.ts';
 
 /** Milliseconds. */
-export type AttemptTimes = {
+export type AttemptTimes = RetryTimes & {
   beat: number;
   /** A process that said nothing for so long isn't vouched for any more, and after so long it is ended. */
   doubted: number;
@@ -30,6 +33,7 @@ export type AttemptTimes = {
 };
 
 export const attemptTimes: AttemptTimes = {
+  ...retryTimes,
   beat: 1000,
   doubted: 10_000,
   silent: 15_000,
@@ -43,17 +47,22 @@ export const attemptTimes: AttemptTimes = {
 
 export type AttemptOptions = {
   job: RecordingJob;
-  attempt: number;
+  claim: Claim;
   /** Milliseconds by which the clock of Redis is ahead of this machine's. */
   clockOffset: number;
-  secrets: PageSecrets;
+  /** Opens what the caller gave in confidence. */
+  secrets: () => Promise<PageSecrets>;
   settings: RecorderSettings;
   pool: RecorderPool;
   store: RecordingStore;
   /** Takes what the recording's media sockets count; told when the attempt is over. */
   media: AttemptMedia;
   /** Queues the recording for the finaliser. */
-  finish: (id: string) => Promise<unknown>;
+  finish: (action: 'finish' | 'discard') => Promise<unknown>;
+  /** Queues the next attempt, for milliseconds from now. */
+  again: (attempt: number, delay: number) => Promise<void>;
+  /** Whether a worker that leaves hands its recordings over, rather than ends them. */
+  handOver: boolean;
   log: Log;
   times?: Partial<AttemptTimes>;
 };
@@ -61,7 +70,7 @@ export type AttemptOptions = {
 export type Attempt = {
   /** Asks at once what is wanted, rather than with the next beat. */
   look(): void;
-  /** The worker leaves: what was recorded so far is kept. */
+  /** The worker leaves: the capture ends in good order, and another worker goes on with the recording. */
   leave(): void;
   /** Resolves once what became of the recording is written. Never rejects. */
   finished: Promise<void>;
@@ -70,42 +79,51 @@ export type Attempt = {
 const running: readonly RecordingState[] = ['starting', 'recording', 'paused'];
 /** Lines and warnings on their way to Redis; beyond that they are dropped rather than kept while Redis is away. */
 const MAX_PENDING_LINES = 100;
+/** A page that crashes every few seconds for hours is told of for so many attempts. */
+const MAX_ATTEMPT_WARNINGS = 100;
 
 /** Begins at once; `claim` has made the attempt the newest. */
 export function startAttempt(options: AttemptOptions): Attempt {
-  const { job, attempt, store, log } = options;
+  const { job, store, log, clockOffset } = options;
+  const { attempt } = options.claim;
   const id = job.recordingId;
   const times = { ...attemptTimes, ...options.times };
+  const now = () => Date.now() + clockOffset;
 
   let recorder: RecorderProcess | null = null;
-  let wanted: 'recording' | 'stopped' | 'deleted' | 'nothing' = 'recording';
+  let exited = false;
+  /** `nothing`: the recording is somebody else's, or nobody's. */
+  let wanted: DesiredState | 'nothing' = 'recording';
   let leaving = false;
   let stoppedAt: number | null = null;
   let abandonedAt: number | null = null;
   let heardAt = Date.now();
   let storedAt = Date.now();
+  let tickedAt = Date.now();
   let ackedParts = 0;
   let mediaWaits = false;
   let killedFor: string | null = null;
+  let didNotEnd = false;
 
-  let began: { engine: CaptureEngineName; startedAt: number } | null = null;
-  let beganIsWritten = false;
   let progress = { stats: noStats, duration: 0, storedSegments: 0 };
   let unwritten = false;
   let ended: Extract<FromRecorder, { type: 'ended' }> | null = null;
   let pendingLines = 0;
 
-  /** What earlier attempts left, which this one continues. */
-  let before: LeftBehind = { stats: noStats, startedAt: null, warnings: [] };
-  const stored = () => before.stats.bytes > 0 || (ended ?? progress).storedSegments > 0;
-  /** Of the whole recording: seconds from its first frame, the gap between attempts included. */
-  const wholeDuration = (own: number): number =>
-    before.startedAt === null ? own : began === null ? 0 : Math.max(0, began.startedAt - before.startedAt) / 1000 + own;
+  let before: LeftBehind = whatWasLeft(null);
+  let timeline = createTimeline(null);
+  let timelineWritten = 0;
   const wholeStats = (own: RecordingStats): RecordingStats => ({
     ...own,
     frames: before.stats.frames + own.frames,
     dropped: before.stats.dropped + own.dropped,
     bytes: before.stats.bytes + own.bytes,
+  });
+  const toTell = (last: typeof progress): Progress => ({
+    stats: wholeStats(last.stats),
+    // one that has yet to tell of itself takes nothing back
+    duration: Math.max(before.duration, last.duration),
+    stored: last.storedSegments > 0,
   });
 
   const kill = (why: string) => {
@@ -125,19 +143,17 @@ export function startAttempt(options: AttemptOptions): Attempt {
     recorder?.send({ type: 'abandon' });
   };
 
-  const obey = ({ outcome, desired }: Changed) => {
-    if (outcome === 'missing' || outcome === 'fenced') {
-      if (wanted !== 'nothing') log.warn('recording is out of our hands', { outcome });
+  const obey = ({ outcome, state, desired }: Changed) => {
+    if (outcome === 'missing' || outcome === 'fenced' || (state !== null && !running.includes(state))) {
+      if (wanted !== 'nothing') log.warn('recording is out of our hands', { outcome, state });
       wanted = 'nothing';
       abandon();
-    } else if (desired === 'deleted') {
-      if (wanted !== 'deleted') log.info('recording is deleted');
-      wanted = 'deleted';
-      abandon();
-    } else if (desired === 'stopped') {
-      if (wanted !== 'stopped') log.info('recording is to stop');
-      wanted = 'stopped';
-      stop();
+    } else if (desired !== null && desired !== wanted && wanted !== 'nothing') {
+      log.info('something else is wanted', { wanted: desired });
+      wanted = desired;
+      if (desired === 'deleted' || desired === 'canceled') abandon();
+      else if (desired === 'stopped') stop();
+      else recorder?.send({ type: desired === 'paused' ? 'pause' : 'resume' });
     }
   };
 
@@ -153,26 +169,20 @@ export function startAttempt(options: AttemptOptions): Attempt {
     };
   };
   const beat = single(async () => {
-    if (recorder !== null && Date.now() - heardAt > times.doubted) return;
-    const told = unwritten ? { stats: wholeStats(progress.stats), duration: wholeDuration(progress.duration), stored: progress.storedSegments > 0 } : null;
+    if (recorder !== null && !exited && Date.now() - heardAt > times.doubted) return;
+    const told = unwritten ? toTell(progress) : null;
     unwritten = false;
     obey(await store.beat(id, attempt, told));
   });
   const look = single(async () => {
     obey(await store.beat(id, attempt, null));
   });
-  const writeBegan = single(async () => {
-    if (began === null || beganIsWritten) return;
-    const { engine, startedAt } = began;
-    const changed = await store.change(id, {
-      from: ['starting'],
-      to: 'recording',
-      attempt,
-      engine,
-      ...(before.startedAt === null ? { startedAt } : {}),
-    });
-    beganIsWritten = true;
-    obey(changed);
+  const writeTimeline = single(async () => {
+    while (timelineWritten !== timeline.version()) {
+      const version = timeline.version();
+      obey(await store.change(id, { from: running, to: timeline.state(), attempt, ...timeline.facts() }));
+      timelineWritten = version;
+    }
   });
 
   const tell = (write: Promise<void>) => {
@@ -184,9 +194,16 @@ export function startAttempt(options: AttemptOptions): Attempt {
     heardAt = Date.now();
     switch (message.type) {
       case 'recording':
-        began = { engine: message.engine, startedAt: message.at };
+        timeline.began(message.engine, message.at);
         log.info('recording', { engine: message.engine });
-        writeBegan();
+        break;
+      case 'paused':
+        timeline.paused(message.at);
+        log.info('recording rests');
+        break;
+      case 'resumed':
+        timeline.resumed(message.at);
+        log.info('recording goes on');
         break;
       case 'progress':
         if (message.storedSegments > progress.storedSegments || message.stats.bytes > progress.stats.bytes) storedAt = heardAt;
@@ -195,7 +212,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
         break;
       case 'warning':
         log.warn('recording warns', { code: message.code, message: message.message });
-        if (pendingLines < MAX_PENDING_LINES) tell(store.warn(id, message.code, message.message));
+        if (pendingLines < MAX_PENDING_LINES) tell(store.warn(id, message.code, message.message, attempt));
         break;
       case 'media':
         options.media.update(message.counts);
@@ -204,7 +221,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
         mediaWaits = message.counts.waitingBytes > 0;
         break;
       case 'log':
-        if (pendingLines < MAX_PENDING_LINES) tell(store.log(id, message.message));
+        if (pendingLines < MAX_PENDING_LINES) tell(store.log(id, message.message, attempt));
         break;
       case 'ended':
         ended = message;
@@ -213,18 +230,22 @@ export function startAttempt(options: AttemptOptions): Attempt {
       case 'ready':
       case 'alive':
     }
+    writeTimeline();
   };
 
   const tick = () => {
-    const now = Date.now();
+    // a worker that stood still has heard nothing all that time, whatever was said
+    const stoodStill = Date.now() - tickedAt - times.beat;
+    if (stoodStill > times.beat) heardAt += stoodStill;
+    const now = (tickedAt = Date.now());
     if (recorder !== null && ended === null) {
       if (now - heardAt > times.silent) kill(`it said nothing for ${Math.round((now - heardAt) / 1000)} s`);
-      const over = mediaWaits ? now - storedAt > times.deliver : now - storedAt > times.stop || (stoppedAt !== null && now - stoppedAt > times.stopAtMost);
-      if (stoppedAt !== null && over) kill('it did not end when it was told to');
-      if (abandonedAt !== null && now - abandonedAt > times.abandon) kill('it did not end when it was told to');
+      const over = mediaWaits ? now - storedAt > times.deliver : now - storedAt > times.stop || now - (stoppedAt ?? now) > times.stopAtMost;
+      didNotEnd ||= stoppedAt !== null && over;
+      if (didNotEnd || (abandonedAt !== null && now - abandonedAt > times.abandon)) kill('it did not end when it was told to');
     }
     beat();
-    writeBegan();
+    writeTimeline();
   };
 
   /** Where an earlier attempt had TLS, this one doesn't go without. */
@@ -232,18 +253,23 @@ export function startAttempt(options: AttemptOptions): Attempt {
     const hadTls = before.stats.bytes > 0 && !before.warnings.includes(insecureWarning(job.mediaUrl));
     return { ...options.settings, allowInsecureWs: options.settings.allowInsecureWs && !hadTls, mediaFound: before.stats.bytes > 0 };
   };
+  const isToEnd = () => stoppedAt !== null || abandonedAt !== null;
 
   const run = async (): Promise<TabreelError | null> => {
     try {
+      if (isToEnd()) return null;
+      const secrets = await options.secrets();
       recorder = await options.pool.take();
       recorder.onMessage(hear);
       heardAt = Date.now();
-      const continues = { startedAt: before.startedAt, pausedMs: 0, pausedAt: null, clockOffset: options.clockOffset };
-      recorder.send({ type: 'start', job, attempt, secrets: options.secrets, settings: settingsOf(), continues, paused: false });
+      const paused = wanted === 'paused';
+      const continues = { ...timeline.continuation(), clockOffset, storedBytes: before.stats.bytes };
+      recorder.send({ type: 'start', job, attempt, secrets, settings: settingsOf(), continues, paused });
       // what was wanted while it came up
       if (stoppedAt !== null) recorder.send({ type: 'stop' });
       if (abandonedAt !== null) recorder.send({ type: 'abandon' });
       const exit = await recorder.exited;
+      exited = true;
       if (ended !== null) return null;
       const how = killedFor ?? (exit.signal === null ? `it exited with ${exit.code}` : `it was ended by ${exit.signal}, as by a machine short of memory`);
       return new TabreelError('worker_lost', `The process of the recording was lost: ${how}`);
@@ -252,44 +278,101 @@ export function startAttempt(options: AttemptOptions): Attempt {
     }
   };
 
+  const become = (to: RecordingState, error: RecordingError | null, last = ended ?? progress): Promise<Changed> => {
+    const { stats, duration } = toTell(last);
+    const change: Change = { from: running, to, attempt, stats, duration, ...timeline.facts(), ...(error === null ? {} : { error }) };
+    return persist(to, () => store.change(id, change), log);
+  };
+
+  /** Not wanted: nothing of it is kept. The job waits for the state, so that whoever dies in between leaves nothing stored behind. */
+  const discard = async (from: RecordingState | null): Promise<void> => {
+    if (wanted === 'canceled') await persist('the removal', () => options.finish('discard'), log);
+    if (from === null) await become('canceled', null);
+    else await persist('canceled', () => store.change(id, { from: [from], to: 'canceled', attempt }), log);
+  };
+
+  const warnOfAttempt = async (message: string): Promise<void> => {
+    if (attempt > MAX_ATTEMPT_WARNINGS) return;
+    await persist('a warning', () => store.warn(id, `attempt-${attempt}`, `Attempt ${attempt} ended: ${message}`, attempt), log);
+  };
+
+  /** @returns whether the recording goes on without this attempt, or is somebody else's; else it has to be ended after all */
+  const handOn = async (delay: number): Promise<boolean> => {
+    // what the record doesn't know yet of this attempt's beginning and pauses
+    const known = timelineWritten === timeline.version() ? null : await become('starting', null);
+    if (known !== null && known.outcome !== 'changed') return true;
+    const { outcome, desired } = await persist('the release', () => store.release(id, attempt, delay, toTell(ended ?? progress)), log);
+    if (outcome !== 'changed') return true;
+    if (desired !== 'recording' && desired !== 'paused') {
+      wanted = desired ?? 'nothing';
+      return false;
+    }
+    await options.again(attempt + 1, delay);
+    return true;
+  };
+
   const conclude = async (lost: TabreelError | null): Promise<void> => {
     unwritten = false; // what follows is newer
-    const last = ended ?? { error: lost?.toRecordingError() ?? null, ...progress };
-    const facts = {
-      attempt,
-      stats: wholeStats(last.stats),
-      duration: wholeDuration(last.duration),
-      ...(began === null || beganIsWritten ? {} : { engine: began.engine, ...(before.startedAt === null ? { startedAt: began.startedAt } : {}) }),
-    };
-    const become = (to: RecordingState, error: RecordingError | null): Promise<Changed> => {
-      const change: Change = { from: running, to, ...facts, ...(error === null ? {} : { error }) };
-      return persist(to, () => store.change(id, change), log);
-    };
+    const last = ended ?? { ...progress, error: lost?.toRecordingError() ?? null };
+    const { error } = last;
+    const kept = before.kept || last.storedSegments > 0;
+    const summary = { wanted, error, storedSegments: last.storedSegments, duration: last.duration };
 
+    if (wanted === 'recording' || wanted === 'paused') {
+      const futile = last.storedSegments > 0 ? 0 : before.futile;
+      const isOver = isTimeOver({ job, startedAt: timeline.startedAt() ?? undefined }, now());
+      const handsOver = leaving && options.handOver;
+      const goesOn = error === null ? handsOver : (handsOver || !leaving) && helpsToRetry(error, kept) && futile < FUTILE_AT_MOST;
+      if (goesOn && !isOver) {
+        const delay = handsOver ? 0 : retryDelay(futile, times);
+        await warnOfAttempt(error === null ? 'its worker was shut down, another goes on' : `${error.code}: ${error.message}`);
+        log.info('attempt ended, the recording goes on', { ...summary, delay, futile });
+        if (await handOn(delay)) return;
+      }
+    }
     if (wanted === 'nothing') return;
-    if (wanted === 'deleted') {
-      await become('canceled', null);
-    } else if (stored()) {
+    if (wanted === 'deleted' || wanted === 'canceled') {
+      await discard(null);
+    } else if (kept || (timeline.startedAt() !== null && ended === null)) {
+      const problem = isForgiven(error, kept) ? null : error;
+      if (error !== null && problem === null) await warnOfAttempt(`${error.code}: ${error.message}`);
       // a try before may have been taken without an answer: then it is finishing already
-      const { outcome, state, desired } = await become('finishing', last.error);
+      const { outcome, state, desired } = await become('finishing', problem);
       if (state !== 'finishing' || outcome === 'fenced') return;
-      if (desired === 'deleted') await persist('canceled', () => store.change(id, { from: ['finishing'], to: 'canceled', attempt }), log);
-      else await persist('the finish job', () => options.finish(id), log);
-    } else if (wanted === 'stopped' && last.error === null) {
+      if (desired === 'deleted' || desired === 'canceled') {
+        wanted = desired;
+        await discard('finishing');
+      } else await persist('the finish job', () => options.finish('finish'), log);
+    } else if (wanted === 'stopped' && error === null) {
       await become('canceled', null);
     } else {
       const reason = leaving
         ? new TabreelError('worker_lost', 'The worker was shut down before anything was recorded')
         : new TabreelError('nothing_recorded', 'The recording ended before anything of it was stored');
-      await become('failed', last.error ?? reason.toRecordingError());
+      await become('failed', error ?? reason.toRecordingError());
     }
-    log.info('attempt ended', { wanted, error: last.error, storedSegments: last.storedSegments, duration: last.duration });
+    log.info('attempt ended', { ...summary, wanted });
   };
+
+  /**
+   * Whether the recording is whole but for its last moments: another attempt would have gone on, had it not been stopped, or its
+   * time not been over. Media that could not be stored is no such thing.
+   */
+  const isForgiven = (error: RecordingError | null, kept: boolean): boolean =>
+    error !== null && kept && helpsToRetry(error, true) && !error.code.startsWith('media_') && !didNotEnd &&
+    (wanted === 'stopped' || isTimeOver({ job, startedAt: timeline.startedAt() ?? undefined }, now()));
 
   const supervise = async (): Promise<void> => {
     const ticking = setInterval(tick, times.beat);
     try {
-      if (attempt > 1) before = whatWasLeft(await persist('a read of the record', () => store.get(id), log));
+      const record = await persist('a read of the record', () => store.get(id), log);
+      before = whatWasLeft(record);
+      timeline = createTimeline(record);
+      if (record !== null) {
+        obey({ outcome: 'changed', state: record.state, desired: record.desired });
+        // it was paused while nobody ran it, or the worker died before it said so; what came before the claim may still have been recorded
+        if (record.desired === 'paused') timeline.pausedBefore(options.claim.now);
+      }
       await conclude(await run());
     } finally {
       clearInterval(ticking);
@@ -300,18 +383,23 @@ export function startAttempt(options: AttemptOptions): Attempt {
   return {
     look,
     leave() {
+      if (leaving) return;
       leaving = true;
-      tell(store.warn(id, 'worker_left', 'The worker was shut down before the recording was over'));
+      if (!options.handOver) tell(store.warn(id, 'worker_left', 'The worker was shut down before the recording was over', attempt));
       stop();
     },
     finished: supervise().catch((error: unknown) => log.error('attempt failed', { error })),
   };
 }
 
-type LeftBehind = { stats: RecordingStats; startedAt: number | null; warnings: readonly string[] };
+/** @property kept whether anything may be stored of earlier attempts */
+type LeftBehind = { stats: RecordingStats; duration: number; kept: boolean; futile: number; warnings: readonly string[] };
 
+/** What earlier attempts left, which this one continues. */
 const whatWasLeft = (record: RecordingRecord | null): LeftBehind => ({
   stats: record?.stats ?? noStats,
-  startedAt: record?.startedAt ?? null,
+  duration: record?.duration ?? 0,
+  kept: record?.startedAt !== undefined || (record?.stats?.bytes ?? 0) > 0,
+  futile: record?.futile ?? 1,
   warnings: record?.warnings ?? [],
 });

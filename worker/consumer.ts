@@ -4,7 +4,7 @@ import type { Redis } from 'ioredis';
 import { asTabreelError, TabreelError } from '../shared/errors.ts';
 import { newFinishJob, parseJob, type FinishJob, type RecordingJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
-import { finishJobOptions, RECORD_QUEUE } from '../shared/queue.ts';
+import { againJobOptions, finishJobOptions, RECORD_QUEUE } from '../shared/queue.ts';
 import { pageSecrets, type PageSecrets } from '../shared/recording.ts';
 import type { RecordingStore } from '../shared/recording-store.ts';
 import { unseal } from '../shared/token.ts';
@@ -16,11 +16,14 @@ import type { RecorderSettings } from './process-protocol.ts';
 import type { RecorderPool } from './recorder-pool.ts';
 
 /**
- * BullMQ's lock is only the backstop: beats tell who lives. It is long, so that a busy machine doesn't lose it, and a job
- * may stall often, since a second run of it finds a recording that is claimed and ends quietly.
+ * BullMQ's lock is only the backstop: beats tell who lives. A job may stall often, since a second run of it finds a recording
+ * that is claimed and ends quietly. That of a worker that was killed leaves the queue within both times together.
  */
-const LOCK_MS = 120_000;
+const LOCK_MS = 30_000;
+const STALLED_MS = 15_000;
 const MAX_STALLED = 1000;
+/** Media of a recording that nobody wants may still be on its way to the storage, in milliseconds. */
+const DISCARD_DELAY_MS = 1000;
 
 export type ConsumerOptions = {
   config: Pick<WorkerConfig, 'slots' | 'queuePrefix' | 'secretsKeys' | 'drainTimeout'>;
@@ -29,10 +32,15 @@ export type ConsumerOptions = {
   /** A patient client for subscriptions alone. */
   subscriber: Redis;
   store: RecordingStore;
+  recordQueue: { add(name: string, data: RecordingJob, options: ReturnType<typeof againJobOptions>): Promise<unknown> };
   finishQueue: { add(name: string, data: FinishJob, options: ReturnType<typeof finishJobOptions>): Promise<unknown> };
   pool: RecorderPool;
   settings: RecorderSettings;
   media: MediaMetrics;
+  /** Whether who stopped beating is dead, rather than Redis was away: the reconciler's. */
+  steady: () => boolean;
+  /** Whether recordings that run when the worker leaves are handed over to another, rather than ended. */
+  handOver: boolean;
   log: Log;
   times?: Partial<AttemptTimes>;
 };
@@ -48,18 +56,20 @@ export type ConsumerCounts = {
 export type Consumer = AsyncDisposable & {
   counts(): ConsumerCounts;
   /**
-   * Takes no more recordings, lets those that run go on for DRAIN_TIMEOUT, then stops them: what they recorded is kept.
-   * Resolves when none is left. @param now aborted to stop them at once
+   * Takes no more recordings, lets those that run go on for DRAIN_TIMEOUT, then hands them over to another worker, or ends
+   * them: what they recorded is kept. Resolves when none is left. @param now aborted to do so at once
    */
   drain(now?: AbortSignal): Promise<void>;
 };
 
-/** Takes jobs at once. Disposing stops what runs and waits for it, as `drain` without patience. */
+/** Takes jobs at once. Disposing hands over what runs, or ends it, and waits for that, as `drain` without patience. */
 export function startConsumer(options: ConsumerOptions): Consumer {
   const { config, redis, subscriber, store, pool, settings, log } = options;
   /** By the channel of their recording. */
   const attempts = new Map<string, Attempt>();
   const jobs = new Set<Promise<void>>();
+  /** Recordings whose next attempt is not due yet. */
+  const resting = new Map<string, { timer: NodeJS.Timeout; attempt: number }>();
   let begun = 0;
   let draining = false;
 
@@ -78,37 +88,31 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     const recording = await readJob(job);
     if (recording === null) return;
     const id = recording.recordingId;
+    let asked = 0;
     // a claim that was carried out and seemed to fail leaves one that doesn't beat: it is claimed again once it is stale
-    const claim = await persist('claim', () => store.claim(id), log);
+    const claim = await persist('claim', () => ((asked = Date.now()), store.claim(id, options.steady())), log);
     if (claim === null) {
       log.info('recording is not to be run', { recording: id });
       return;
     }
     const { attempt } = claim;
-    const clockOffset = claim.now - Date.now();
+    const clockOffset = claim.now - Math.round((asked + Date.now()) / 2);
     begun += 1;
     const attemptLog = log.with({ recording: id, attempt });
     attemptLog.info('attempt begins', { waited: Date.now() - job.timestamp - (job.opts.delay ?? 0), origin: recording.origin });
-    let secrets: PageSecrets;
-    try {
-      secrets = await openSecrets(recording);
-    } catch (error) {
-      attemptLog.error('secrets can not be opened', { error });
-      const refusal = new TabreelError('internal', `The headers and cookies of the recording can not be opened: ${(error as Error).message}`);
-      await persist('failed', () => store.change(id, { from: ['starting'], to: 'failed', attempt, error: refusal.toRecordingError() }), log);
-      return;
-    }
     const channel = store.channel(id);
     const running = startAttempt({
       job: recording,
-      attempt,
+      claim,
       clockOffset,
-      secrets,
+      secrets: () => openSecrets(recording),
       settings,
       pool,
       store,
       media: options.media.attempt(),
-      finish: () => options.finishQueue.add('finish', newFinishJob(id, 'finish'), finishJobOptions(id, 'finish')),
+      finish: (action) => finish(id, action),
+      again: (next, delay) => again(recording, next, delay),
+      handOver: options.handOver,
       log: attemptLog,
       ...(options.times === undefined ? {} : { times: options.times }),
     });
@@ -120,6 +124,31 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     if (attempts.get(channel) !== running) return; // a newer attempt came to this very worker
     attempts.delete(channel);
     subscriber.unsubscribe(channel).catch(() => undefined);
+  };
+
+  const finish = (id: string, action: 'finish' | 'discard'): Promise<unknown> =>
+    options.finishQueue.add(action, newFinishJob(id, action), finishJobOptions(id, action, action === 'discard' ? DISCARD_DELAY_MS : 0));
+
+  /** Where this worker is gone when the time has come, the reconciler queues it. */
+  const again = async (recording: RecordingJob, attempt: number, delay: number): Promise<void> => {
+    const id = recording.recordingId;
+    const queue = () => persist('the next attempt', () => options.recordQueue.add('record', recording, againJobOptions(id, attempt)), log);
+    if (delay === 0) return void (await queue());
+    const due = () => {
+      resting.delete(id);
+      void queue();
+    };
+    resting.set(id, { timer: setTimeout(due, delay), attempt: attempt - 1 });
+    if (draining && !options.handOver) await endResting();
+  };
+  /** Nobody is to go on with them. */
+  const endResting = async (): Promise<void> => {
+    for (const [id, { timer, attempt }] of resting) {
+      clearTimeout(timer);
+      resting.delete(id);
+      const { outcome } = await persist('finishing', () => store.change(id, { from: ['starting'], to: 'finishing', attempt }), log);
+      if (outcome === 'changed') await persist('the finish job', () => finish(id, 'finish'), log);
+    }
   };
 
   /** A job that can't be read fails its recording, whose id is the job's own. */
@@ -135,10 +164,15 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     }
   };
 
+  /** @throws {TabreelError} `internal`: another worker may have the key */
   const openSecrets = async ({ sealed, recordingId }: RecordingJob): Promise<PageSecrets> => {
     if (sealed === null) return pageSecrets.parse({});
-    if (config.secretsKeys === null) throw new TypeError('SECRETS_KEY is not set for this worker');
-    return pageSecrets.parse(await unseal(config.secretsKeys, recordingId, sealed));
+    try {
+      if (config.secretsKeys === null) throw new TypeError('SECRETS_KEY is not set for this worker');
+      return pageSecrets.parse(await unseal(config.secretsKeys, recordingId, sealed));
+    } catch (error) {
+      throw new TabreelError('internal', `The headers and cookies of the recording can not be opened: ${(error as Error).message}`, { cause: error });
+    }
   };
 
   const handle = (job: Job, token?: string): Promise<void> => {
@@ -152,6 +186,7 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     prefix: config.queuePrefix,
     concurrency: config.slots,
     lockDuration: LOCK_MS,
+    stalledInterval: STALLED_MS,
     maxStalledCount: MAX_STALLED,
   });
   worker.on('error', (error) => log.warn('queue', { error }));
@@ -165,6 +200,7 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     const paused = worker.pause(true).catch((error: unknown) => log.warn('queue', { error }));
     const leave = () => {
       for (const attempt of attempts.values()) attempt.leave();
+      if (!options.handOver) void endResting();
     };
     const patience = setTimeout(leave, Math.min(config.drainTimeout * 1000, 2 ** 31 - 1));
     now?.addEventListener('abort', leave);
@@ -172,6 +208,7 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     while (jobs.size > 0) await Promise.allSettled(jobs);
     clearTimeout(patience);
     now?.removeEventListener('abort', leave);
+    if (!options.handOver) await endResting();
     await paused;
   };
 
@@ -180,6 +217,7 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     drain,
     async [Symbol.asyncDispose]() {
       await drain(AbortSignal.abort());
+      for (const { timer } of resting.values()) clearTimeout(timer);
       subscriber.removeListener('message', onMessage);
       await worker.close();
     },

@@ -1,4 +1,7 @@
-/** `node worker/main.ts`: a worker as a process of its own. SIGTERM drains it; SIGINT, or a second signal, ends it soon. */
+/**
+ * `node worker/main.ts`: a worker as a process of its own. SIGTERM drains it; SIGINT, or a second signal, hands over what it
+ * records at once. Exits with 0 once it has left in order; with 1 where it can not start, or at a third signal.
+ */
 import { availableParallelism } from 'node:os';
 import { ConfigError } from '../shared/config.ts';
 import { TabreelError } from '../shared/errors.ts';
@@ -12,7 +15,7 @@ let signals = 0;
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   process.on(signal, () => {
     signals += 1;
-    // recordings are ended in good order even now; only a third signal gives up on that
+    // captures are ended in good order even now; only a third signal gives up on that
     if (signals > 2) process.exit(1);
     if (signals > 1 || signal === 'SIGINT') now.abort();
     leave.resolve();

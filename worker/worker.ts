@@ -3,8 +3,10 @@ import { randomUUID } from 'node:crypto';
 import type { Log } from '../shared/log.ts';
 import { networkIdentity } from '../shared/network-identity.ts';
 import { createPresence } from '../shared/presence.ts';
-import { createFinishQueue, patientRedis } from '../shared/queue.ts';
+import { createFinishQueue, createRecordQueue, patientRedis } from '../shared/queue.ts';
+import { startReconciler } from '../shared/reconciler.ts';
 import { createRecordingStore } from '../shared/recording-store.ts';
+import type { AttemptTimes } from './attempt.ts';
 import { findBrowser, type FoundBrowser } from './browser/find.ts';
 import type { WorkerConfig } from './config.ts';
 import { startConsumer, type ConsumerCounts } from './consumer.ts';
@@ -28,6 +30,10 @@ export type WorkerDependencies = {
   mediaLimits?: RecorderSettings['mediaLimits'];
   /** The program of a recording's process. */
   script?: URL | string;
+  /** Of attempts, where their own are not to be waited for. */
+  times?: Partial<AttemptTimes>;
+  /** False where nobody else is there to go on with what runs when the worker leaves: it is ended then. */
+  handOver?: boolean;
 };
 
 export type RunningWorker = AsyncDisposable & {
@@ -35,12 +41,16 @@ export type RunningWorker = AsyncDisposable & {
   /** Of the health server, where there is one. */
   healthPort: number | null;
   counts(): ConsumerCounts;
-  /** Takes no more recordings and resolves when the last one is over. @param now aborted to stop them at once */
+  /**
+   * Takes no more recordings, and resolves when the last one is over, or handed over to another worker because DRAIN_TIMEOUT
+   * is. @param now aborted to hand them over at once
+   */
   drain(now?: AbortSignal): Promise<void>;
 };
 
 /**
- * Resolves once it takes recordings. Redis may come later. Disposing stops what runs, keeps what was recorded, and closes.
+ * Resolves once it takes recordings. Redis may come later. Disposing hands over what runs, or ends it, keeps what was recorded,
+ * and closes.
  * @throws {TabreelError} `browser_not_found`
  */
 export async function startWorker(config: WorkerConfig, log: Log, dependencies: WorkerDependencies = {}): Promise<RunningWorker> {
@@ -54,6 +64,7 @@ export async function startWorker(config: WorkerConfig, log: Log, dependencies: 
   const redis = connect();
   const subscriber = connect();
   const finishQueue = stack.adopt(createFinishQueue(redis, config.queuePrefix, trouble), (queue) => bounded(queue.close()));
+  const recordQueue = stack.adopt(createRecordQueue(redis, config.queuePrefix, trouble), (queue) => bounded(queue.close()));
   const pool = stack.use(
     createRecorderPool({
       size: config.slots,
@@ -74,12 +85,20 @@ export async function startWorker(config: WorkerConfig, log: Log, dependencies: 
     mediaFound: false,
     ...(dependencies.mediaLimits === undefined ? {} : { mediaLimits: dependencies.mediaLimits }),
     soundDelay: {},
+    browserMemoryLimit: config.browserMemoryLimit,
+    maxSize: config.maxSize,
     logLevel: config.logLevel,
   };
   settings.soundDelay = await soundDelayOf(dependencies.measureSoundDelay ?? measureInProcess, pool, settings, log);
   const store = createRecordingStore(redis, config.queuePrefix);
   const media = createMediaMetrics();
-  const consumer = startConsumer({ config, redis, subscriber, store, finishQueue, pool, settings, media, log });
+  const reconciler = stack.use(startReconciler({ redis, store, recordQueue, finishQueue, retention: null, log }));
+  const consumer = startConsumer({
+    config, redis, subscriber, store, recordQueue, finishQueue, pool, settings, media, log,
+    steady: reconciler.steady,
+    handOver: dependencies.handOver ?? true,
+    ...(dependencies.times === undefined ? {} : { times: dependencies.times }),
+  });
   stack.defer(() => bounded(consumer[Symbol.asyncDispose]()));
   const health =
     config.healthPort === null

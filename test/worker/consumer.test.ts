@@ -18,7 +18,7 @@ import type { FoundBrowser } from '../../worker/browser/find.ts';
 const noBrowser = { kind: 'chrome', executable: '/no/such', version: '0.0.0.0', libraryPath: null, fontsPath: null, engines: ['tab'] } satisfies FoundBrowser;
 
 const script = new URL('./fixtures/stub-recorder.ts', import.meta.url);
-const times: Partial<AttemptTimes> = { beat: 50, doubted: 1000, silent: 700, stop: 500, stopAtMost: 1500, abandon: 500, exit: 300 };
+const times: Partial<AttemptTimes> = { beat: 50, doubted: 1000, silent: 700, stop: 500, stopAtMost: 1500, deliver: 1500, abandon: 500, exit: 300, firstRetry: 1, lastRetry: 20 };
 const KEY = '0123456789abcdef0123456789abcdef';
 
 let server: TestRedis;
@@ -48,11 +48,23 @@ type World = {
   messages(id: string): Promise<string[]>;
 };
 
+type Options = {
+  url?: string;
+  slots?: number;
+  drainTimeout?: number;
+  secretsKeys?: string[] | null;
+  allowInsecureWs?: boolean;
+  handOver?: boolean;
+  /** Of another world, to be another worker of it. */
+  prefix?: string;
+  times?: Partial<AttemptTimes>;
+};
+
 let count = 0;
-async function start(options: { url?: string; slots?: number; drainTimeout?: number; secretsKeys?: string[] | null; allowInsecureWs?: boolean } = {}): Promise<World> {
+async function start(options: Options = {}): Promise<World> {
   const url = options.url ?? server.url;
   count += 1;
-  const prefix = `t${count}`;
+  const prefix = options.prefix ?? `t${count}`;
   const connect = () => {
     const client = patientRedis(url, () => {});
     closers.push(() => client.disconnect());
@@ -73,12 +85,18 @@ async function start(options: { url?: string; slots?: number; drainTimeout?: num
     redis,
     subscriber,
     store,
+    recordQueue,
     finishQueue,
     pool,
-    settings: { browser: noBrowser, sandbox: true, mediaCa: null, allowInsecureWs: options.allowInsecureWs ?? false, soundDelay: {}, logLevel: 'error' },
+    settings: {
+      browser: noBrowser, sandbox: true, mediaCa: null, allowInsecureWs: options.allowInsecureWs ?? false, spool: null, mediaFound: false,
+      soundDelay: {}, logLevel: 'error',
+    },
     media,
+    steady: () => true,
+    handOver: options.handOver ?? true,
     log,
-    times,
+    times: { ...times, ...options.times },
   });
   closers.push(() => consumer[Symbol.asyncDispose]());
   return {
