@@ -9,6 +9,7 @@ import { startReconciler } from '../shared/reconciler.ts';
 import { createRecordingStore, type RecordingStore } from '../shared/recording-store.ts';
 import type { FinaliserConfig } from './config.ts';
 import { discardRecording, finishRecording, giveUp, removeRecording, sweepParts } from './finish/finish.ts';
+import { finishOrphans } from './finish/orphans.ts';
 import { redisTroubleLog } from './redis-trouble.ts';
 import { openStorage } from './storage/open.ts';
 import type { Storage } from './storage/storage.ts';
@@ -24,6 +25,8 @@ const QUIET_MS = 5000;
 /** Between tries while the storage is full or away, which may last for days: the first, doubled with each, and the longest. */
 const STORAGE_DELAY_MS = 1000;
 const MAX_STORAGE_DELAY_MS = 60_000;
+/** Between looks for stored parts that no recording owns. */
+const ORPHANS_MS = 3_600_000;
 /** A backstop only: the lock is renewed while the job runs. */
 const LOCK_MS = 60_000;
 
@@ -65,7 +68,7 @@ export async function startFinaliser(
   /** What is stored stays, and the recording in `finishing`, until there is room. @returns milliseconds until the next try */
   const waitForStorage = async (job: Job<FinishJob>, error: TabreelError): Promise<number> => {
     const { recordingId: id, action } = job.data;
-    const tries = job.attemptsStarted - job.attemptsMade;
+    const tries = job.attemptsStarted - job.attemptsMade - 1;
     const delay = Math.min(STORAGE_DELAY_MS * 2 ** Math.min(tries, 10), MAX_STORAGE_DELAY_MS);
     log.warn('the storage is waited for', { recording: id, action, delay, error });
     if (action === 'finish' && error.code === 'storage_full') {
@@ -120,15 +123,27 @@ export async function startFinaliser(
     (swept) => swept > 0 && log.info('what killed processes left half-written is removed', { files: swept }),
     (error: unknown) => log.warn('what killed processes left half-written could not be looked for', { error }),
   );
+  let looking = lookForOrphans();
+  const orphansAgain = setInterval(() => (looking = lookForOrphans()), ORPHANS_MS).unref();
+  async function lookForOrphans(): Promise<void> {
+    try {
+      // one of all finalisers
+      if (await store.isMine('orphans', ORPHANS_MS * 0.9)) await finishOrphans(deps, leaving.signal);
+    } catch (error) {
+      if (!leaving.signal.aborted) log.warn('recordings without a record could not be looked for', { error });
+    }
+  }
   log.info('finaliser runs');
 
   let closed: Promise<void> | null = null;
   async function close() {
     leaving.abort(new Error('the finaliser is leaving'));
+    clearInterval(orphansAgain);
     await Promise.all([worker.close(), webhooks?.[Symbol.asyncDispose](), reconciler[Symbol.asyncDispose]()]);
     await Promise.all([queue.close(), recordQueue.close()]);
     blocking.disconnect();
     redis.disconnect();
+    await looking;
     log.info('finaliser closed');
   }
   return {

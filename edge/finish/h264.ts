@@ -2,7 +2,7 @@
  * Whether pictures of H.264 are whole, as far as that is seen without decoding them: how their NAL units are laid out, what
  * the parameter sets say, and every slice header up to its frame number (ITU-T H.264, 7.3).
  */
-import { boxesIn, viewOf } from './boxes.ts';
+import { boxesIn, concat, u32, viewOf } from './boxes.ts';
 
 type SequenceSet = { width: number; height: number; frameNumBits: number; separatePlanes: boolean };
 type PictureSet = { sequence: number };
@@ -15,6 +15,38 @@ const IDR_SLICE = 5;
 /** Profiles whose sets tell the chroma format and more (7.3.2.1.1). */
 const highProfiles = new Set([100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135]);
 
+/** What an avc1 entry's decoder configuration holds (ISO 14496-15, 5.3.3.1); null for other codecs. */
+function configurationOf(entry: Uint8Array): { lengthBytes: number; sequences: Uint8Array[]; pictures: Uint8Array[] } | null {
+  if (String.fromCharCode(...entry.subarray(4, 8)) !== 'avc1') return null;
+  // behind the box's header and the fields of VisualSampleEntry
+  const avcC = boxesIn(entry, 8 + 78).find(({ type }) => type === 'avcC');
+  if (avcC === undefined) throw new Error('no avcC');
+  const record = entry.subarray(avcC.body, avcC.end);
+  const view = viewOf(record);
+  let at = 5;
+  const sets = (mask: number) =>
+    Array.from({ length: record[at++]! & mask }, () => {
+      const begin = at + 2;
+      at = begin + view.getUint16(at);
+      if (at > record.length) throw new RangeError('a parameter set ends early');
+      return record.subarray(begin, at);
+    });
+  const sequences = sets(31);
+  return { lengthBytes: (record[4]! & 3) + 1, sequences, pictures: sets(255) };
+}
+
+/**
+ * An entry's parameter sets as they stand in a sample, before its slices; null for other codecs.
+ *
+ * @throws {Error} where its NAL units' lengths have another size than 4 bytes, or there is no avcC
+ */
+export function parameterSets(entry: Uint8Array): Uint8Array | null {
+  const configuration = configurationOf(entry);
+  if (configuration === null) return null;
+  if (configuration.lengthBytes !== 4) throw new Error(`NAL units' lengths have ${configuration.lengthBytes} bytes`);
+  return concat([...configuration.sequences, ...configuration.pictures].flatMap((set) => [u32(set.length), set]));
+}
+
 /**
  * From a sample entry.
  *
@@ -22,24 +54,12 @@ const highProfiles = new Set([100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139
  * @throws {Error} saying what is wrong with it
  */
 export function avcSettings(entry: Uint8Array): AvcSettings | null {
-  const type = String.fromCharCode(...entry.subarray(4, 8));
-  if (type !== 'avc1' && type !== 'avc3') return null;
-  // behind the box's header and the fields of VisualSampleEntry
-  const avcC = boxesIn(entry, 8 + 78).find((box) => box.type === 'avcC');
-  if (avcC === undefined) throw new Error('no avcC');
-  const record = entry.subarray(avcC.body, avcC.end);
-  const view = viewOf(record);
-  const settings: AvcSettings = { lengthBytes: (record[4]! & 3) + 1, sequences: new Map(), pictures: new Map() };
-  let at = 5;
-  const sets = (count: number) =>
-    Array.from({ length: count }, () => {
-      const begin = at + 2;
-      at = begin + view.getUint16(at);
-      if (at > record.length) throw new RangeError('a parameter set ends early');
-      return record.subarray(begin, at);
-    });
-  for (const set of sets(record[at++]! & 31)) addSequence(settings, set);
-  for (const set of sets(record[at++]!)) addPicture(settings, set);
+  const configuration = configurationOf(entry);
+  if (configuration === null) return null;
+  const { lengthBytes, sequences, pictures } = configuration;
+  const settings: AvcSettings = { lengthBytes, sequences: new Map(), pictures: new Map() };
+  for (const set of sequences) addSequence(settings, set);
+  for (const set of pictures) addPicture(settings, set);
   if (settings.sequences.size === 0 || settings.pictures.size === 0) throw new Error('parameter sets are missing');
   return settings;
 }

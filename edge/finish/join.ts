@@ -27,7 +27,8 @@ export async function joinSegments(
   plan: Plan,
   { key, chapters, created, signal }: { key: string; chapters: readonly Chapter[]; created: number; signal: AbortSignal },
 ): Promise<Joined> {
-  const upload = await storage.create(key);
+  const media = plan.laid.reduce((sum, { chunks }) => chunks.reduce((total, { bytes }) => total + bytes, sum), 0);
+  const upload = await storage.create(key, media);
   try {
     const out = writer(upload);
     const texts = chapterSamples(chapters);
@@ -38,7 +39,7 @@ export async function joinSegments(
       const part = plan.segments.get(laid.name)!;
       return { ...laid, bytes: await bytesOf(storage, part.key) };
     });
-    for await (const { name, init, chunks, bytes } of segments) {
+    for await (const { name, init, chunks, sets, bytes } of segments) {
       const samples = await readSegment(async (start, end) => bytes.subarray(start, end), bytes.length, init);
       const next = { video: 0, audio: 0 };
       for (const { track, entry, count, bytes: expected, silent } of chunks) {
@@ -47,6 +48,10 @@ export async function joinSegments(
         for (let i = 0; i < count; i += 1) {
           const sample = silence === null ? samples[track][next[track]++] : undefined;
           const data = silence ?? bytes.subarray(sample?.offset ?? 0, (sample?.offset ?? 0) + (sample?.size ?? 0));
+          if (track === 'video' && sample?.key && sets) {
+            await out.write(sets);
+            written += sets.length;
+          }
           await out.write(data);
           written += data.length;
         }

@@ -1,7 +1,9 @@
 /**
  * Lays the samples of stored segments on one timeline and in one file. Pure: knows neither storage nor boxes.
  *
- * Samples stay as they are, all of them, in the order of their attempts. What is missing between two sections stays
+ * Samples stay as they are, all of them, in the order of their attempts. (Where attempts were encoded with
+ * different settings, all key frames get their parameter sets before them too: each setting has a sample entry of its own,
+ * as ISO 14496-12 has it, but Chromium 153 reads the first entry only and ffmpeg 5.1's parser likewise.) What is missing between two sections stays
  * missing: the last picture is held, and silence is laid where frames of it can be made. Where sections overlap, the later
  * one is shifted as a whole, by the least that lets its samples follow the earlier ones.
  *
@@ -10,6 +12,7 @@
  * and packets don't.
  */
 import type { Init, InitTrack, Sample, SegmentSamples } from './segment.ts';
+import { parameterSets } from './h264.ts';
 import { FRAME_SAMPLES, silentFrame } from './silence.ts';
 
 /** Samples that lie one behind the other in the file. */
@@ -23,8 +26,12 @@ export type Chunk = {
   silent: boolean;
 };
 
-/** What a stored segment adds to the file, in its order. */
-export type Laid = { name: string; init: Init; chunks: Chunk[] };
+/**
+ * What a stored segment adds to the file, in its order.
+ *
+ * @property sets parameter sets that are put before each of its key frames; null for none
+ */
+export type Laid = { name: string; init: Init; chunks: Chunk[]; sets: Uint8Array | null };
 
 /** A track's samples, in ticks of its timescale. */
 export type VideoTable = {
@@ -59,8 +66,10 @@ const HOLD = 1000;
 
 export type Layout = ReturnType<typeof createLayout>;
 
-/** @param first headers of the first section, and of the first with sound */
-export function createLayout(first: { video: InitTrack; audio: InitTrack | null }) {
+/** @param inits headers of all sections, in their order */
+export function createLayout(inits: readonly Init[]) {
+  const first = { video: inits[0]!.video, audio: inits.find(({ audio }) => audio !== null)?.audio ?? null };
+  const several = inits.some(({ video }) => Buffer.compare(video.entry, first.video.entry) !== 0);
   const video: VideoTable = {
     timescale: first.video.timescale,
     entries: [],
@@ -133,19 +142,20 @@ export function createLayout(first: { video: InitTrack; audio: InitTrack | null 
     else audio?.runs.push({ count, duration });
     heard += count * duration;
   }
-  /** Nothing to fill with: what was last heard lasts, which players take for a gap. */
+  /** What was last heard lasts longer, or shorter where ticks are below 0; before it, sound begins so much later. */
   function stretch(ticks: number): void {
     const last = audio?.runs.at(-1);
-    if (audio && last === undefined) audio.lead += ticks;
-    else if (last) {
-      const { duration } = last;
-      last.count -= 1;
-      if (last.count === 0) audio?.runs.pop();
-      heard -= duration;
-      run(1, duration + ticks);
+    if (audio === null) return;
+    if (last === undefined) {
+      audio.lead += ticks;
+      heard += ticks;
       return;
     }
-    heard += ticks;
+    const duration = Math.max(1, last.duration + ticks);
+    last.count -= 1;
+    heard -= last.duration;
+    if (last.count === 0) audio.runs.pop();
+    run(1, duration);
   }
 
   return {
@@ -157,14 +167,16 @@ export function createLayout(first: { video: InitTrack; audio: InitTrack | null 
       const current = section === null ? sections.at(-1)! : begin(section.attempt, init, samples);
       const offset = current.shift - (trim ?? 0);
       const videoEntry = entryOf(video.entries, init.video.entry);
+      const sets = several ? parameterSets(init.video.entry) : null;
+      const sizes = samples.video.map(({ size, key }) => size + (key && sets ? sets.length : 0));
       const chunks: Chunk[] = [];
 
       const pictureTimes: number[] = [];
-      for (const sample of samples.video) {
+      for (const [i, sample] of samples.video.entries()) {
         const wanted = Math.round(((micros(sample, init.video) + offset) * video.timescale) / 1e6);
         const time = Math.max(wanted, (video.times.at(-1) ?? -1) + 1);
         video.times.push(time);
-        video.sizes.push(sample.size);
+        video.sizes.push(sizes[i]!);
         if (sample.key) video.keys.push(video.times.length);
         held = Math.round((sample.duration * video.timescale) / init.video.timescale);
         pictureTimes.push(videoMicros(time));
@@ -179,6 +191,7 @@ export function createLayout(first: { video: InitTrack; audio: InitTrack | null 
         if (gap >= (joint ? 0.5 : 1.5) * frame) {
           const filled = silence(Math.round(gap / frame));
           if (filled) chunks.push(filled);
+          // nothing to fill with: players take it for a gap
           else stretch(Math.round(gap));
         }
         joint = false;
@@ -198,7 +211,9 @@ export function createLayout(first: { video: InitTrack; audio: InitTrack | null 
         const filled = silence(Math.floor(((current.end * audio.timescale) / 1e6 - heard) / frame));
         if (filled) chunks.push(filled);
       }
-      laid.push({ name, init, chunks: [...chunks, ...interleave(samples, pictureTimes, soundTimes, videoEntry, soundEntry)] });
+      const pictures = { sizes, times: pictureTimes, entry: videoEntry };
+      const sound = { sizes: samples.audio.map(({ size }) => size), times: soundTimes, entry: soundEntry };
+      laid.push({ name, init, chunks: [...chunks, ...interleave(pictures, sound)], sets });
     },
 
     /**
@@ -210,8 +225,11 @@ export function createLayout(first: { video: InitTrack; audio: InitTrack | null 
       const until = Math.max(Math.round(((end - (trim ?? 0) + last.shift) * video.timescale) / 1e6), video.times.at(-1)! + 1);
       video.duration = until;
       if (audio) {
-        const filled = silence(Math.floor((videoMicros(until) * audio.timescale) / 1e6 / frame - heard / frame));
+        const left = Math.round((videoMicros(until) * audio.timescale) / 1e6) - heard;
+        const filled = silence(Math.floor(left / frame));
         if (filled) laid.at(-1)?.chunks.push(filled);
+        // the last packet goes on for some milliseconds: the file does not
+        if (left < 0) stretch(left);
         audio.duration = heard;
       }
       const heardAtAll = audio !== null && audio.sizes.length > 0;
@@ -229,21 +247,23 @@ export function createLayout(first: { video: InitTrack; audio: InitTrack | null 
   };
 }
 
-function interleave({ video, audio }: SegmentSamples, pictures: readonly number[], sound: readonly number[], videoEntry: number, audioEntry: number): Chunk[] {
+type Run = { sizes: readonly number[]; times: readonly number[]; entry: number };
+
+function interleave(video: Run, audio: Run): Chunk[] {
   const chunks: Chunk[] = [];
   const next = { video: 0, audio: 0 };
-  const take = (track: 'video' | 'audio', samples: readonly Sample[], times: readonly number[], until: number, entry: number) => {
+  const take = (track: 'video' | 'audio', { sizes, times, entry }: Run, until: number) => {
     const chunk: Chunk = { track, entry, count: 0, bytes: 0, silent: false };
     for (; next[track] < times.length && times[next[track]]! < until; next[track] += 1) {
       chunk.count += 1;
-      chunk.bytes += samples[next[track]]!.size;
+      chunk.bytes += sizes[next[track]]!;
     }
     if (chunk.count > 0) chunks.push(chunk);
   };
-  while (next.video < pictures.length || next.audio < sound.length) {
-    const until = Math.min(pictures[next.video] ?? Infinity, sound[next.audio] ?? Infinity) + CHUNK;
-    take('video', video, pictures, until, videoEntry);
-    take('audio', audio, sound, until, audioEntry);
+  while (next.video < video.times.length || next.audio < audio.times.length) {
+    const until = Math.min(video.times[next.video] ?? Infinity, audio.times[next.audio] ?? Infinity) + CHUNK;
+    take('video', video, until);
+    take('audio', audio, until);
   }
   return chunks;
 }

@@ -55,9 +55,8 @@ export const foundParts = (objects: readonly StoredObject[]): FoundPart[] =>
  */
 export async function planJoin(storage: Storage, parts: readonly FoundPart[], signal: AbortSignal): Promise<Plan | null> {
   const sections = await sectionsOf(storage, parts);
-  const [first] = sections;
-  if (first === undefined) return null;
-  const layout = createLayout({ video: first.init.video, audio: sections.find(({ init }) => init.audio)?.init.audio ?? null });
+  if (sections.length === 0) return null;
+  const layout = createLayout(sections.map(({ init }) => init));
   const items = sections.flatMap(({ attempt, init, segments }) =>
     segments.map((segment, i) => ({ segment, init, begins: i === 0 ? { attempt } : null })),
   );

@@ -1,6 +1,7 @@
 /** Reads a finished file back, as a player would, by another reader than what wrote it. */
 import { createHash } from 'node:crypto';
 import { CustomSource, EncodedPacketSink, Input, MP4, type EncodedPacket, type InputTrack } from 'mediabunny';
+import { TabreelError } from '../../shared/errors.ts';
 import type { RecordingFile, Verification } from '../../shared/recording.ts';
 import type { Storage } from '../storage/storage.ts';
 import { avcSettings, checkPictures } from './h264.ts';
@@ -37,6 +38,8 @@ export async function verifyFile(storage: Storage, key: string, plan: Plan, join
     try {
       checks.push({ name, ok: true, detail: await look() });
     } catch (error) {
+      // of the storage, not of the file
+      if (error instanceof TabreelError) throw error;
       checks.push({ name, ok: false, detail: error instanceof Error ? error.message : String(error) });
     }
   };

@@ -134,6 +134,11 @@ export function diskStorage(root: string, minFreeBytes: number | null = null): S
       return found.sort((a, b) => (a.key < b.key ? -1 : 1));
     },
 
+    async folders() {
+      const entries = await readdir(root, { withFileTypes: true }).catch(ignoreMissing);
+      return entries.flatMap((entry) => (entry.isDirectory() ? [entry.name] : [])).sort();
+    },
+
     async remove(prefix) {
       assertPrefix(prefix);
       // a part that comes meanwhile makes its directory not empty again

@@ -15,6 +15,7 @@ import {
   PutObjectCommand,
   type ListMultipartUploadsCommandInput,
   type ListMultipartUploadsCommandOutput,
+  type ListObjectsV2CommandOutput,
 } from '@aws-sdk/client-s3';
 import { TabreelError } from '../../shared/errors.ts';
 import { asStorageError, asking, codeOf, createS3Client, isCut, retryDelay, statusOf, usualPatience, type S3Patience } from './s3-client.ts';
@@ -198,6 +199,18 @@ export function s3Storage(settings: S3Settings, options: S3Options = {}): Storag
       const found: StoredObject[] = [];
       for await (const page of pages(below(prefix))) found.push(...page);
       return found.sort((a, b) => (a.key < b.key ? -1 : 1));
+    },
+
+    async folders() {
+      const found: string[] = [];
+      let ContinuationToken: string | undefined;
+      do {
+        const page = new ListObjectsV2Command({ Bucket, Prefix: root, Delimiter: '/', ...(ContinuationToken === undefined ? {} : { ContinuationToken }) });
+        const answer: ListObjectsV2CommandOutput = await asking(() => client.send(page));
+        for (const { Prefix } of answer.CommonPrefixes ?? []) if (Prefix !== undefined) found.push(Prefix.slice(root.length, -1));
+        ContinuationToken = answer.IsTruncated === true ? answer.NextContinuationToken : undefined;
+      } while (ContinuationToken !== undefined);
+      return found.sort();
     },
 
     async remove(prefix) {

@@ -37,6 +37,8 @@ export type Storage = {
   stat(key: string): Promise<{ bytes: number; modified: Date } | null>;
   /** Everything below a prefix that ends in a slash, sorted by key. */
   list(prefix: string): Promise<StoredObject[]>;
+  /** The first segments of all keys that have more, sorted. */
+  folders(): Promise<string[]>;
   /** Removes everything below a prefix that ends in a slash, also what is only being written; nothing there is no error. */
   remove(prefix: string): Promise<void>;
   removeObject(key: string): Promise<void>;

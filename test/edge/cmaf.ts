@@ -26,15 +26,36 @@ export type Cmaf = {
   /** init, segments, end. */
   parts: CmafPart[];
   frames: number;
-  /** Seconds. */
+  /** Seconds, without what lies before its start. */
   duration: number;
   width: number;
   height: number;
   audio: boolean;
 };
 
+export type CmafOptions = {
+  seconds?: number;
+  size?: string;
+  audio?: boolean;
+  /** Seconds at which it begins on the recording's timeline. */
+  start?: number;
+  /** Number of its first part. */
+  seq?: number;
+  /** Further options of ffmpeg: another encoder's settings, other sound. */
+  encoder?: readonly string[];
+};
+
+const sources = new Map<string, Uint8Array>();
+
 /** A key frame at each second. */
-function sourceFile(seconds: number, size: string, audio: boolean): Uint8Array {
+function sourceFile(seconds: number, size: string, audio: boolean, encoder: readonly string[]): Uint8Array {
+  const key = JSON.stringify([seconds, size, audio, encoder]);
+  const made = sources.get(key) ?? makeSource(seconds, size, audio, encoder);
+  sources.set(key, made);
+  return made;
+}
+
+function makeSource(seconds: number, size: string, audio: boolean, encoder: readonly string[]): Uint8Array {
   if (!hasFfmpeg) return readFileSync(new URL('../fixtures/media/video.webm', import.meta.url));
   const directory = mkdtempSync(join(tmpdir(), 'tabreel-cmaf-'));
   try {
@@ -43,7 +64,7 @@ function sourceFile(seconds: number, size: string, audio: boolean): Uint8Array {
     execFileSync('ffmpeg', [
       '-v', 'error', '-f', 'lavfi', '-i', `testsrc=size=${size}:rate=30`, ...sound, '-t', String(seconds),
       '-c:v', 'libx264', '-preset', 'ultrafast', '-pix_fmt', 'yuv420p', '-bf', '0', '-g', '30', '-keyint_min', '30', '-sc_threshold', '0',
-      ...(audio ? ['-c:a', 'aac', '-b:a', '96k'] : []), file,
+      ...(audio ? ['-c:a', 'aac', '-b:a', '96k'] : []), ...encoder, file,
     ]); // prettier-ignore
     return readFileSync(file);
   } finally {
@@ -58,14 +79,14 @@ async function packetsOf(track: InputVideoTrack | InputAudioTrack | null): Promi
   return packets;
 }
 
-export async function makeCmaf({ seconds = 4, size = '320x240', audio = true } = {}): Promise<Cmaf> {
-  using input = new Input({ formats: ALL_FORMATS, source: new BufferSource(sourceFile(seconds, size, audio)) });
+export async function makeCmaf({ seconds = 4, size = '320x240', audio = true, start: at = 0, seq = 1, encoder = [] }: CmafOptions = {}): Promise<Cmaf> {
+  using input = new Input({ formats: ALL_FORMATS, source: new BufferSource(sourceFile(seconds, size, audio, encoder)) });
   const videoTrack = await input.getPrimaryVideoTrack();
   if (!videoTrack) throw new Error('the source has no picture');
   const audioTrack = audio ? await input.getPrimaryAudioTrack() : null;
   const video = await packetsOf(videoTrack);
   const sound = (await packetsOf(audioTrack)).filter(({ timestamp }) => timestamp >= 0);
-  const begin = video[0]?.timestamp ?? 0;
+  const begin = (video[0]?.timestamp ?? 0) - at;
   const end = Math.max(...video.map(({ timestamp, duration }) => timestamp + duration));
   const starts = video.filter(({ type }) => type === 'key').map(({ timestamp }) => timestamp);
   const videoConfig = await videoTrack.getDecoderConfig();
@@ -94,19 +115,19 @@ export async function makeCmaf({ seconds = 4, size = '320x240', audio = true } =
       await audioSource?.add(packet.clone({ timestamp: packet.timestamp - begin }), audioConfig ? { decoderConfig: audioConfig } : {});
     }
     await output.finalize();
-    if (i === 0) parts.push({ header: { type: 'init', seq: 1 }, payload: new Uint8Array(initTarget.buffer ?? new ArrayBuffer(0)) });
+    if (i === 0) parts.push({ header: { type: 'init', seq }, payload: new Uint8Array(initTarget.buffer ?? new ArrayBuffer(0)) });
     const micros = (time: number) => Math.round((time - begin) * 1e6);
     parts.push({
-      header: { type: 'segment', seq: parts.length + 1, start: micros(start), duration: micros(until) - micros(start), frames: pictures.length },
+      header: { type: 'segment', seq: seq + parts.length, start: micros(start), duration: micros(until) - micros(start), frames: pictures.length },
       payload: new Uint8Array(target.buffer ?? new ArrayBuffer(0)),
     });
     frames += pictures.length;
   }
-  parts.push({ header: { type: 'end', seq: parts.length + 1, duration: Math.round((end - begin) * 1e6) }, payload: new Uint8Array() });
+  parts.push({ header: { type: 'end', seq: seq + parts.length, duration: Math.round((end - begin) * 1e6) }, payload: new Uint8Array() });
   return {
     parts,
     frames,
-    duration: end - begin,
+    duration: end - begin - at,
     width: await videoTrack.getCodedWidth(),
     height: await videoTrack.getCodedHeight(),
     audio: audioTrack !== null,
