@@ -1,41 +1,17 @@
 /** What is to be had from a service whose Redis or disk fails beneath it. */
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { rm, statfs, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { probe, readBeeps, readFrames, uniqueFrames } from '../helpers/analyse.ts';
 import { startPages, type Pages } from '../helpers/pages.ts';
 import { realRedis } from '../helpers/redis.ts';
 import { lacks, startService } from '../helpers/service.ts';
+import { smallDisk } from '../helpers/small-disk.ts';
 
 let pages: Pages;
 beforeAll(async () => {
   pages = await startPages();
 });
 afterAll(() => pages.close());
-
-/** A disk of its own, small, that can be filled. */
-function smallDisk() {
-  const path = mkdtempSync(join(tmpdir(), 'tabreel-disk-'));
-  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=700m', 'tmpfs', path]);
-  return {
-    path,
-    async fill(): Promise<AsyncDisposable> {
-      const filler = join(path, 'filler');
-      const { bavail, bsize } = await statfs(path);
-      await writeFile(filler, Buffer.alloc(bavail * bsize)).catch(() => undefined);
-      expect((await statfs(path)).bavail).toBe(0);
-      return { [Symbol.asyncDispose]: () => rm(filler, { force: true }) };
-    },
-    [Symbol.dispose]() {
-      execFileSync('umount', [path]);
-      rmSync(path, { recursive: true });
-    },
-  };
-}
 
 const noDisk = await lacks('ffmpeg', 'headless shell', 'root');
 describe.skipIf(await lacks('ffmpeg', 'headless shell', 'redis-server'))('a recording whose Redis is killed', () => {
@@ -82,7 +58,7 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell', 'redis-server'))('a reco
 
 describe.skipIf(noDisk)('a recording whose disk fills up', () => {
   it('waits with its media, and loses none where there is room again', async () => {
-    using disk = smallDisk();
+    using disk = smallDisk('700m');
     await using service = await startService({ storage: disk.path });
     const { id } = await service.create({ url: pages.url('/animated.html'), maxDuration: 10 });
     await service.waitFor(id, 'recording');
@@ -107,7 +83,7 @@ describe.skipIf(noDisk)('a recording whose disk fills up', () => {
   });
 
   it('ends with what was stored where there is none, and says so', async () => {
-    using disk = smallDisk();
+    using disk = smallDisk('700m');
     await using service = await startService({ storage: disk.path, mediaLimits: { unreachable: 8000 } });
     const { id } = await service.create({ url: pages.url('/animated.html') });
     await service.waitFor(id, 'recording');
