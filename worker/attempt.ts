@@ -236,7 +236,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
   const tick = () => {
     // a worker that stood still has heard nothing all that time, whatever was said
     const stoodStill = Date.now() - tickedAt - times.beat;
-    if (stoodStill > times.beat) heardAt += stoodStill;
+    if (stoodStill > times.doubted / 2) heardAt += stoodStill;
     const now = (tickedAt = Date.now());
     if (recorder !== null && ended === null) {
       if (now - heardAt > times.silent) kill(`it said nothing for ${Math.round((now - heardAt) / 1000)} s`);
