@@ -318,8 +318,9 @@ export function createRecordingStore(redis: Redis, prefix: string) {
      * queued, deleted ones that are still there, ended ones.
      */
     async since(set: 'jobless' | 'removing' | 'ended', age: number, limit: number): Promise<string[]> {
-      const [seconds] = await redis.time();
-      return redis.zrangebyscore(`${prefix}:${set}`, 0, Number(seconds) * 1000 - age, 'LIMIT', 0, limit);
+      const [seconds, microseconds] = await redis.time();
+      const now = Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000);
+      return redis.zrangebyscore(`${prefix}:${set}`, 0, now - age, 'LIMIT', 0, limit);
     },
 
     /** Names the present moment of the recording's timeline. */

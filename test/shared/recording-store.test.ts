@@ -158,6 +158,120 @@ for (const { server, start, there } of redisServers) {
       expect(await kinds(store, id)).toEqual(['state queued', 'state starting', 'state recording', 'stats', 'state starting', 'state recording']);
     });
 
+    test('an attempt that gives its recording up leaves it to the next, from then on', async () => {
+      const { store, prefix } = empty();
+      const id = await create(store);
+      await store.claim(id);
+      await store.change(id, { from: ['starting'], to: 'recording', attempt: 1, startedAt: 1000 });
+      const told = { stats: { ...noStats, bytes: 7 }, duration: 3, stored: true };
+      expect(await store.release(id, 1, 60_000, told)).toEqual({ outcome: 'changed', state: 'starting', desired: 'recording' });
+      // once more, as where the answer was lost
+      expect(await store.release(id, 1, 60_000, told)).toMatchObject({ outcome: 'changed' });
+      expect(await store.get(id)).toMatchObject({ released: 1, futile: 0, stats: { bytes: 7 }, duration: 3 });
+      expect(await store.overdue(10, 1000)).toEqual([]);
+      expect(await store.beat(id, 1, null)).toMatchObject({ outcome: 'fenced' });
+      expect(await store.claim(id, false)).toMatchObject({ attempt: 2 });
+      expect(await store.get(id)).toMatchObject({ futile: 1 });
+      expect((await store.get(id))?.released).toBeUndefined();
+      expect(await store.release(id, 1, 0, null)).toMatchObject({ outcome: 'fenced' });
+      await store.warn(id, 'late', 'of a lost worker', 1);
+      await store.log(id, 'of a lost worker', 1);
+      expect((await store.get(id))?.warnings).toEqual([]);
+
+      // a stop between two attempts is seen to at once
+      await store.release(id, 2, 60_000, null);
+      expect((await store.deadlines()).overdue).toBe(0);
+      await store.change(id, { from: ['starting'], desired: 'stopped' });
+      expect((await store.deadlines()).overdue).toBe(1);
+      expect(await store.claim(id)).toBeNull();
+      expect(await store.release(newRecordingId(), 1, 0, null)).toMatchObject({ outcome: 'missing' });
+      await store.change(id, { from: ['starting'], to: 'finishing' });
+      expect(await store.release(id, 2, 0, null)).toMatchObject({ outcome: 'refused', state: 'finishing' });
+      expect(await redis.zcard(`${prefix}:beats`)).toBe(0);
+      expect(await kinds(store, id)).toEqual(['state queued', 'state starting', 'state recording', 'state starting', 'state finishing']);
+    });
+
+    test('one that only stopped beating is claimed by those alone who know that it is dead', async () => {
+      const { store, prefix } = empty();
+      const id = await create(store);
+      await store.claim(id, false);
+      await loseHeartbeat(prefix, id);
+      expect(await store.claim(id, false)).toBeNull();
+      expect(await store.claim(id, true)).toMatchObject({ attempt: 2 });
+    });
+
+    test('of many who look for the overdue one is told of each, and another where that one does nothing', async () => {
+      const { store, prefix } = empty();
+      expect(await store.deadlines()).toEqual({ now: expect.any(Number), overdue: 0, next: null });
+      const ids = await Promise.all(Array.from({ length: 6 }, () => create(store)));
+      for (const id of ids) await store.claim(id);
+      const { next } = await store.deadlines();
+      expect(next).toBeGreaterThan(ALIVE_MS - 2000);
+      expect(next).toBeLessThanOrEqual(ALIVE_MS);
+      for (const [i, id] of ids.slice(0, 5).entries()) await redis.zadd(`${prefix}:beats`, Date.now() - 10_000 + i * 1000, id);
+      expect(await store.deadlines()).toMatchObject({ overdue: 5 });
+      const told = (await Promise.all(Array.from({ length: 8 }, () => store.overdue(2, 300)))).flat();
+      expect(told.map(({ id }) => id)).toEqual(ids.slice(0, 5));
+      expect(told[0]?.late).toBeGreaterThanOrEqual(10_000);
+      await new Promise((resolve) => setTimeout(resolve, 350));
+      expect((await store.overdue(10, 300)).map(({ id }) => id)).toEqual(ids.slice(0, 5));
+      const mine = await Promise.all(Array.from({ length: 5 }, () => store.isMine('task', 200)));
+      expect(mine.filter(Boolean)).toHaveLength(1);
+    });
+
+    test('a recording that nobody runs is led to its end, unless somebody does after all', async () => {
+      const { store, prefix } = empty();
+      const error = { code: 'worker_lost', message: 'gone', blame: 'service', retryable: true } as const;
+      const id = await create(store);
+      await store.claim(id);
+      expect(await store.orphan(id, 1, error)).toMatchObject({ outcome: 'fenced', state: 'starting' });
+      await loseHeartbeat(prefix, id);
+      await store.claim(id);
+      await loseHeartbeat(prefix, id);
+      expect(await store.orphan(id, 1, error)).toMatchObject({ outcome: 'fenced' });
+      expect(await store.orphan(id, 2, error)).toEqual({ outcome: 'changed', state: 'finishing', desired: 'recording' });
+      expect(await store.get(id)).toMatchObject({ state: 'finishing', error });
+      expect(await store.orphan(id, 2, null)).toMatchObject({ outcome: 'refused' });
+      expect(await store.someIn('finishing', 10)).toEqual([id]);
+      const gone = newRecordingId();
+      await redis.zadd(`${prefix}:beats`, 1, gone);
+      expect(await store.orphan(gone, 0, null)).toMatchObject({ outcome: 'missing' });
+      expect(await redis.zcard(`${prefix}:beats`)).toBe(0);
+    });
+
+    test('moments are marked on the timeline, which stands still in a pause', async () => {
+      const { store } = empty();
+      const id = await create(store);
+      expect(await store.mark(id, 'early')).toEqual({ outcome: 'refused', state: 'queued' });
+      await store.claim(id);
+      const startedAt = Date.now() - 10_000;
+      await store.change(id, { from: ['starting'], to: 'recording', startedAt, pausedMs: 2000, attempt: 1 });
+      const running = await store.mark(id, 'one');
+      expect(running.outcome === 'changed' && running.at).toBeGreaterThanOrEqual(8);
+      await store.change(id, { from: ['recording'], to: 'paused', pausedAt: startedAt + 5000 });
+      expect(await store.mark(id, 'two "quoted"')).toEqual({ outcome: 'changed', at: 3 });
+      expect((await store.get(id))?.markers).toEqual([{ label: 'one', at: expect.any(Number) }, { label: 'two "quoted"', at: 3 }]);
+      await store.change(id, { from: ['paused'], to: 'recording', pausedAt: null });
+      expect(await store.get(id)).not.toHaveProperty('pausedAt');
+      expect(await store.mark(newRecordingId(), 'none')).toMatchObject({ outcome: 'missing' });
+    });
+
+    test('what waits to be seen to is found by its age', async () => {
+      const { store } = empty();
+      const [without, deleted, over] = [await create(store), await create(store), await create(store)];
+      expect(await store.since('jobless', -1000, 2)).toHaveLength(2);
+      expect(await store.since('jobless', 60_000, 10)).toEqual([]);
+      await store.enqueued(over);
+      await store.claim(deleted);
+      expect(await store.since('jobless', -1000, 10)).toEqual([without]);
+      await store.change(deleted, { from: ['starting'], desired: 'deleted' });
+      await store.change(over, { from: ['queued'], to: 'canceled' });
+      expect(await store.since('removing', -1000, 10)).toEqual([deleted]);
+      expect(await store.since('ended', -1000, 10)).toEqual([over]);
+      for (const id of [without, deleted, over]) await store.remove(id);
+      for (const set of ['jobless', 'removing', 'ended'] as const) expect(await store.since(set, -1000, 10)).toEqual([]);
+    });
+
     test('a lost attempt of a recording that is no longer wanted is not taken over', async () => {
       const { store, prefix } = empty();
       const id = await create(store);
