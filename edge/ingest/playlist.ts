@@ -1,4 +1,6 @@
 /** The live HLS playlist (RFC 8216, version 7) of the parts that are stored. */
+import { isEnd } from '../../shared/recording.ts';
+import type { RecordingRecord } from '../../shared/recording-store.ts';
 import type { StoredPart } from '../storage/part-names.ts';
 
 /** Seconds; players wait three of them behind the live edge. It may only grow where a segment is longer. */
@@ -11,7 +13,18 @@ const MIN_TARGET_DURATION = 2;
 const LIVE_START_OFFSET = -5;
 
 /**
- * Null before the first segment.
+ * Whether nothing will follow: the recording is over, or its newest attempt has said that it has ended and no other comes. An
+ * older attempt's end, however late it is stored, ends nothing.
+ */
+export const isLiveOver = ({ state, attempt }: Pick<RecordingRecord, 'state' | 'attempt'>, parts: readonly StoredPart[]): boolean =>
+  isEnd(state) || (state === 'finishing' && parts.some((part) => part.type === 'end' && part.attempt === attempt));
+
+/**
+ * Null before the first segment. What was said of earlier segments is never taken back.
+ *
+ * A section that has a header of its own (another attempt, what follows a pause) is a discontinuity: players then place it
+ * where the one before ends, whatever times its media have. So the time for which nothing was recorded is passed over, and
+ * nobody waits for it (RFC 8216, 4.3.2.3; hls.js 1.7 and Safari).
  *
  * @param options.over nothing will follow
  * @param options.query appended to each URI, with its question mark, or empty
@@ -21,10 +34,8 @@ export function renderPlaylist(parts: readonly StoredPart[], options: { over: bo
   let map: StoredPart | null = null;
   let printed: StoredPart | null = null;
   let target = MIN_TARGET_DURATION;
-  let over = options.over;
   for (const part of parts) {
     if (part.type === 'init') map = part;
-    over = options.over || part.type === 'end';
     // what has no header of its own attempt can't be decoded
     if (part.type !== 'segment' || map === null || map.attempt !== part.attempt) continue;
     if (printed !== map) {
@@ -44,9 +55,9 @@ export function renderPlaylist(parts: readonly StoredPart[], options: { over: bo
     '#EXT-X-MEDIA-SEQUENCE:0',
     '#EXT-X-PLAYLIST-TYPE:EVENT',
     '#EXT-X-INDEPENDENT-SEGMENTS',
-    ...(over ? [] : [`#EXT-X-START:TIME-OFFSET=${LIVE_START_OFFSET}`]),
+    ...(options.over ? [] : [`#EXT-X-START:TIME-OFFSET=${LIVE_START_OFFSET}`]),
     ...lines,
-    ...(over ? ['#EXT-X-ENDLIST'] : []),
+    ...(options.over ? ['#EXT-X-ENDLIST'] : []),
     '',
   ].join('\n');
 }

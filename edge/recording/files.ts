@@ -5,7 +5,7 @@ import { isEnd } from '../../shared/recording.ts';
 import type { RecordingRecord } from '../../shared/recording-store.ts';
 import { verifyToken } from '../../shared/token.ts';
 import type { AppDeps, AppEnv, Media } from '../app.ts';
-import { renderPlaylist } from '../ingest/playlist.ts';
+import { isLiveOver, renderPlaylist } from '../ingest/playlist.ts';
 import { problemResponse } from '../problem.ts';
 import { parsePartName, partKey } from '../storage/part-names.ts';
 import type { Storage } from '../storage/storage.ts';
@@ -64,7 +64,7 @@ export const getPlaylist = (deps: AppDeps, { live }: Media) => async (c: Context
   const parts = await live.parts(record.id);
   const token = c.req.query('token');
   const query = token === undefined ? '' : `?token=${encodeURIComponent(token)}`;
-  const text = renderPlaylist(parts, { over: isEnd(record.state), query });
+  const text = renderPlaylist(parts, { over: isLiveOver(record, parts), query });
   if (text === null) {
     if (isEnd(record.state)) throw new TabreelError('live_over', `the recording is ${record.state}`);
     throw new TabreelError('file_not_ready', 'nothing is recorded yet');

@@ -86,6 +86,9 @@ describe.each(storages)('a recording $place, from the first part to its file', (
 
     worker.send(...parts.slice(4));
     await worker.acked(parts.length);
+    // another attempt could follow
+    expect((await edge.api(created.links.live)).body).not.toContain('#EXT-X-ENDLIST');
+    await edge.control.store.change(created.id, { from: ['recording'], to: 'finishing' });
     expect((await edge.api(created.links.live)).body).toContain('#EXT-X-ENDLIST');
     if (hasFfmpeg) expect(await framesOf(created.links.live)).toBe(cmaf.frames);
     worker.close();

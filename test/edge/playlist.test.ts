@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest';
-import { renderPlaylist } from '../../edge/ingest/playlist.ts';
+import { isLiveOver, renderPlaylist } from '../../edge/ingest/playlist.ts';
 import { parseRange } from '../../edge/recording/range.ts';
 import { lastContiguous, parsePartName, partName, partsOf } from '../../edge/storage/part-names.ts';
 import type { PartHeader } from '../../shared/media-protocol.ts';
+import type { RecordingState } from '../../shared/recording.ts';
 import { decodePart, encodePart } from '../../shared/media-protocol.ts';
 
 const init = (attempt: number, seq = 1) => partName(attempt, { type: 'init', seq });
@@ -59,7 +60,7 @@ describe('the playlist', () => {
       ].join('\n'),
     );
     expect(render(names, true)).toContain('#EXT-X-ENDLIST');
-    expect(render([...names, partName(1, { type: 'end', seq: 4, duration: 3_500_000 })])).toContain('#EXT-X-ENDLIST');
+    expect(render([...names, partName(1, { type: 'end', seq: 4, duration: 3_500_000 })])).not.toContain('#EXT-X-ENDLIST');
   });
 
   test('a new attempt is a discontinuity with a header of its own', () => {
@@ -72,9 +73,27 @@ describe('the playlist', () => {
     ]);
   });
 
-  test('an end that another attempt followed is none', () => {
-    const ended = [init(1), segment(1, 2, 0), partName(1, { type: 'end', seq: 3, duration: 2_000_000 }), init(2), segment(2, 2, 0)];
-    expect(render(ended)).not.toContain('ENDLIST');
+  test('takes nothing back: each part only adds to what was said', () => {
+    const names = [
+      init(1), segment(1, 2, 0), segment(1, 3, 2_000_000), init(1, 4), segment(1, 5, 4_000_000, 900_000),
+      partName(1, { type: 'end', seq: 6, duration: 4_900_000 }), init(2), segment(2, 2, 30_000_000), segment(2, 3, 32_000_000),
+    ]; // prettier-ignore
+    const body = (count: number) => (render(names.slice(0, count)) ?? '').replace(/#EXT-X-TARGETDURATION:\d+\n/, '').trimEnd();
+    for (let count = 2; count < names.length; count += 1) expect(body(count + 1).startsWith(body(count))).toBe(true);
+    expect(body(names.length).match(/DISCONTINUITY/g)).toHaveLength(2);
+  });
+
+  test('ends with the recording, or with the end of its newest attempt once no other comes', () => {
+    const end = (attempt: number) => partName(attempt, { type: 'end', seq: 3, duration: 2_000_000 });
+    const over = (state: RecordingState, attempt: number, names: string[]) => isLiveOver({ state, attempt }, partsOf(names));
+    const first = [init(1), segment(1, 2, 0), end(1)];
+    expect(over('recording', 1, first)).toBe(false);
+    expect(over('starting', 2, first)).toBe(false);
+    expect(over('finishing', 1, first)).toBe(true);
+    // the second attempt may still be delivering
+    expect(over('finishing', 2, [...first, init(2), segment(2, 2, 9)])).toBe(false);
+    expect(over('finishing', 2, [...first, init(2), segment(2, 2, 9), end(2)])).toBe(true);
+    expect(over('completed', 2, [...first, init(2), segment(2, 2, 9)])).toBe(true);
   });
 });
 
