@@ -47,7 +47,7 @@ export async function startLocalService(options: LocalServiceOptions): Promise<L
   const workerConfig = await readWorkerConfig(environment, availableParallelism());
   const edge = stack.use(await startEdge(edgeConfig, log.with({ process: 'edge' })));
   stack.use(await startFinaliser(edgeConfig, log.with({ process: 'finaliser' })));
-  const worker = stack.use(await startWorker(workerConfig, log.with({ process: 'worker' })));
+  const worker = stack.use(await startWorker(workerConfig, log.with({ process: 'worker' }), { handOver: false }));
   const all = stack.move();
   return { url: edge.url, worker, [Symbol.asyncDispose]: () => all[Symbol.asyncDispose]() };
 }

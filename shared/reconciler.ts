@@ -46,6 +46,8 @@ export const reconcilerTimes: ReconcilerTimes = {
   discard: 10_000,
 };
 
+/** What is being asked of Redis when it closes gets so long, in milliseconds. */
+const CLOSE_MS = 200;
 /** Recordings that one look or one round sees to. */
 const AT_ONCE = 100;
 
@@ -239,7 +241,7 @@ export function startReconciler(options: ReconcilerOptions): Reconciler {
     async [Symbol.asyncDispose]() {
       closing.abort();
       redis.off('close', broken);
-      await Promise.race([running, rest(times.look, new AbortController().signal)]);
+      await Promise.race([running, rest(CLOSE_MS, new AbortController().signal)]);
     },
   };
 }

@@ -11,8 +11,8 @@ import { createMediaSocketSink } from './sink/media-socket.ts';
 const ORPHAN_MS = 10_000;
 
 const report = (message: FromRecorder) => {
-  // the parent may be gone, which `disconnect` tells
-  if (process.connected) process.send?.(message);
+  // the parent may be gone, which `disconnect` tells; without a listener a message that it doesn't take would end this process
+  if (process.connected) process.send?.(message, () => undefined);
 };
 const stop = new AbortController();
 const abandon = new AbortController();

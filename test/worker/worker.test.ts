@@ -9,10 +9,12 @@ import { ConfigError } from '../../shared/config.ts';
 import { createLog } from '../../shared/log.ts';
 import { networkIdentity } from '../../shared/network-identity.ts';
 import { createPresence } from '../../shared/presence.ts';
-import { patientRedis } from '../../shared/queue.ts';
+import { createRecordQueue, patientRedis, recordJobOptions } from '../../shared/queue.ts';
+import { createRecordingStore, type RecordingRecord } from '../../shared/recording-store.ts';
 import { readWorkerConfig } from '../../worker/config.ts';
 import { startWorker } from '../../worker/worker.ts';
 import { hasRedisServer, startRedis, type TestRedis } from '../helpers/redis.ts';
+import { someJob } from '../shared/some-job.ts';
 
 const script = new URL('./fixtures/stub-recorder.ts', import.meta.url);
 let redis: TestRedis;
@@ -134,6 +136,87 @@ describe('a worker within another process', () => {
     await worker[Symbol.asyncDispose]();
   }, 20_000);
 });
+
+describe.skipIf(!hasRedisServer)('of three workers with a recording each', () => {
+  it('one is killed, one frozen, one told to leave: another goes on with all of them, and the frozen one changes nothing', async () => {
+    const prefix = 'w4';
+    const client = patientRedis(redis.url, () => undefined);
+    const store = createRecordingStore(client, prefix);
+    const queue = createRecordQueue(client, prefix, () => undefined);
+    const workers: ChildProcess[] = [];
+    const startOne = async (slots: number): Promise<ChildProcess> => {
+      const worker = spawn(process.execPath, [new URL('./fixtures/stub-worker.ts', import.meta.url).pathname], {
+        env: environment({ QUEUE_PREFIX: prefix, SLOTS: String(slots) }),
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      workers.push(worker);
+      for await (const line of createInterface({ input: worker.stdout as NodeJS.ReadableStream })) if (line.includes('"worker runs"')) break;
+      worker.stdout?.resume();
+      return worker;
+    };
+    const until = async (id: string, what: (record: RecordingRecord) => boolean): Promise<RecordingRecord> => {
+      for (const end = Date.now() + 15_000; Date.now() < end; await new Promise((resolve) => setTimeout(resolve, 50))) {
+        const record = await store.get(id);
+        if (record !== null && what(record)) return record;
+      }
+      throw new Error(`it did not come about: ${JSON.stringify(await store.get(id))}`);
+    };
+    /** Of the recording's newest process. */
+    const pidOf = async (id: string): Promise<number> => {
+      const lines = (await store.events(id, '0')).filter(({ type }) => type === 'log').map(({ data }) => (JSON.parse(data) as { message: string }).message);
+      return Number(lines.findLast((line) => line.startsWith('process '))?.slice(8));
+    };
+    try {
+      const origin = { scheme: 'https', host: 'rec.example.com', port: null, source: 'socket' } as const;
+      const held: { worker: ChildProcess; id: string; pid: number }[] = [];
+      for (let i = 0; i < 3; i += 1) {
+        const worker = await startOne(1);
+        const job = someJob();
+        await store.create({ job, origin, metadata: {}, priority: 0, startAt: null, now: Date.now(), idempotency: null });
+        await queue.add('record', job, recordJobOptions(job.recordingId, 0, 0));
+        // the others are busy
+        await until(job.recordingId, (record) => record.state === 'recording' && (record.stats?.bytes ?? 0) > 0);
+        held.push({ worker, id: job.recordingId, pid: await pidOf(job.recordingId) });
+      }
+      const [killed, frozen, leaving] = held as [(typeof held)[0], (typeof held)[0], (typeof held)[0]];
+      await startOne(3);
+      const began = Date.now();
+      killed.worker.kill('SIGKILL');
+      frozen.worker.kill('SIGSTOP');
+      leaving.worker.kill('SIGINT');
+      const [code] = (await once(leaving.worker, 'exit')) as [number];
+      expect(code).toBe(0);
+      const after: number[] = [];
+      for (const { id } of [leaving, killed, frozen]) {
+        const record = await until(id, ({ attempt, state }) => attempt === 2 && state === 'recording');
+        after.push((Date.now() - began) / 1000);
+        expect(record.error).toBeUndefined();
+      }
+      console.log(`on with another after ${after.map((seconds) => seconds.toFixed(1)).join(', ')} s (left, killed, frozen)`);
+      expect(Math.max(...after)).toBeLessThan(9);
+      frozen.worker.kill('SIGCONT');
+      for (const end = Date.now() + 8000; Date.now() < end && isAlive(frozen.pid); ) await new Promise((resolve) => setTimeout(resolve, 50));
+      expect(isAlive(frozen.pid)).toBe(false);
+      for (const { id } of held) expect(await store.get(id)).toMatchObject({ state: 'recording', attempt: 2 });
+      expect((await store.get(frozen.id))?.warnings).toEqual(['this is a stub']);
+      const stopped = await Promise.all(held.map(({ id }) => store.change(id, { from: ['recording'], desired: 'stopped' })));
+      expect(stopped.map(({ outcome }) => outcome)).toEqual(['changed', 'changed', 'changed']);
+      for (const { id } of held) expect((await until(id, ({ state }) => state === 'finishing')).error).toBeUndefined();
+    } finally {
+      for (const worker of workers) worker.kill('SIGKILL');
+      client.disconnect();
+    }
+  }, 60_000);
+});
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 describe.skipIf(!hasRedisServer)('node worker/main.ts', () => {
   const run = (more: Record<string, string> = {}): ChildProcess =>
