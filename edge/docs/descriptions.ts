@@ -174,7 +174,7 @@ export const manifestDescription: Description = {
   responses: { 200: json('The manifest', manifest), ...held(401, 404) },
 };
 
-const check = z.object({ ok: z.boolean(), detail: z.string().optional() });
+const check = z.object({ ok: z.boolean(), code: z.string().optional().describe('of what fails'), detail: z.string().optional() });
 const readiness = z.object({ status: z.enum(['ready', 'not ready']), checks: z.record(z.string(), check) });
 
 export const healthDescription: Description = {

@@ -5,7 +5,7 @@ import { expect, test } from 'vitest';
 import { diskStorage } from '../../edge/storage/disk.ts';
 import { describeStorage, type StorageUnderTest } from '../conformance/storage.ts';
 
-async function openDisk(): Promise<StorageUnderTest & { files: string }> {
+async function openDisk(): Promise<StorageUnderTest> {
   const root = mkdtempSync(join(tmpdir(), 'tabreel-storage-'));
   const files = join(root, 'files');
   const unfinished = () =>
@@ -13,7 +13,7 @@ async function openDisk(): Promise<StorageUnderTest & { files: string }> {
       .filter((path) => path.includes('.new-'))
       .map((path) => join(root, path));
   return {
-    files,
+    root: files,
     storage: diskStorage(files),
     beside: diskStorage(files),
     unfinished,
@@ -30,11 +30,11 @@ describeStorage('storage on a disk', openDisk);
 test('what is only being written, or was, is in no list', async () => {
   await using disk = await openDisk();
   await disk.storage.put('rec_1/parts/a', Buffer.from('a'));
-  writeFileSync(join(disk.files, 'rec_1/parts/.new-1'), 'half');
+  writeFileSync(join(disk.root, 'rec_1/parts/.new-1'), 'half');
   expect(await disk.storage.list('rec_1/')).toEqual([{ key: 'rec_1/parts/a', bytes: 1 }]);
   disk.age();
   expect(await disk.storage.sweep()).toBe(1);
-  expect(readdirSync(join(disk.files, 'rec_1/parts'))).toEqual(['a']);
+  expect(readdirSync(join(disk.root, 'rec_1/parts'))).toEqual(['a']);
 });
 
 test('an upload leaves alone what is being written of an object whose name begins alike', async () => {
@@ -48,7 +48,7 @@ test('an upload leaves alone what is being written of an object whose name begin
 
 test('a tenth of a small disk is left to running recordings, and what the operator says', async () => {
   await using disk = await openDisk();
-  expect(await diskStorage(disk.files, 1000).minFreeBytes()).toBe(1000);
-  expect(await diskStorage(disk.files, 0).minFreeBytes()).toBe(0);
+  expect(await diskStorage(disk.root, 1000).minFreeBytes()).toBe(1000);
+  expect(await diskStorage(disk.root, 0).minFreeBytes()).toBe(0);
   expect(await disk.storage.minFreeBytes()).toBeGreaterThan(0);
 });
