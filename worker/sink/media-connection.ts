@@ -85,7 +85,7 @@ export function connectMedia(target: MediaTarget, times: ConnectionTimes, log: L
 
   const startHeartbeat = () => {
     let first = true;
-    /** Pings without an answer, while no bytes left either. */
+    /** Pings without an answer. */
     let missed = 0;
     let pingedAt = 0;
     let left = 0;
@@ -105,14 +105,14 @@ export function connectMedia(target: MediaTarget, times: ConnectionTimes, log: L
     });
     const ping = () => {
       const now = performance.now();
-      // bytes that leave are a sign of life too: on a slow uplink a ping waits behind a long part
+      if (missed > 1) log.warn('media socket is silent', { pings: missed, buffered: ws.bufferedAmount });
       if (sentBytes - ws.bufferedAmount !== left) {
         left = sentBytes - ws.bufferedAmount;
-        missed = 0;
         movedAt = now;
+        // a sign of life too, where the network has to make room for them: on a slow uplink a ping waits behind a long part
+        if (ws.bufferedAmount > 0) missed = 0;
       }
       if (missed >= MISSED_PINGS) return stall(`${missed} pings were not answered`);
-      if (missed > 1) log.warn('media socket is silent', { pings: missed, buffered: ws.bufferedAmount });
       if (!events.expectsAck()) ackedAt = now;
       if (now - Math.max(movedAt, ackedAt) > times.stalled) return stall('the ingest is connected but acknowledges nothing');
       missed += 1;

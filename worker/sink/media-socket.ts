@@ -104,8 +104,8 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
   /** When the last welcomed connection was lost; null while there is one, and before the first. */
   let lostAt: number | null = null;
   let toldInsecure = false;
-  /** Whether the last connection was closed for want of room. */
-  let full = false;
+  /** A connection was closed for want of room, and nothing was stored since. */
+  let full: MediaCause | null = null;
   /** What was refused leaves a hole: nothing may follow it. */
   let refused: TabreelError | null = null;
 
@@ -146,10 +146,10 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
   };
 
   const giveUp = (milliseconds: number) => {
-    const why = `nothing could be stored for ${milliseconds / 1000} s: ${full ? lastCause.what : explain(lastCause)}`;
+    const why = `nothing could be stored for ${milliseconds / 1000} s: ${full?.what ?? explain(lastCause)}`;
     const missing = `${backlog.seconds().toFixed(1)} s of media are missing`;
     // once it was found, whatever hides it now is a loss rather than a wrong setting
-    if (full) fail(new TabreelError('storage_full', `${missing}: ${why}`));
+    if (full !== null) fail(new TabreelError('storage_full', `${missing}: ${why}`));
     else if (wasFound()) fail(new TabreelError('media_unreachable', `${missing}: ${why}`));
     else fail(new TabreelError(lastCause.code, why));
   };
@@ -163,6 +163,7 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
 
   const takeAck = (seq: number) => {
     for (const { header, payloadBytes } of backlog.drop(seq)) {
+      full = null;
       stored.bytes += payloadBytes;
       acked = header.seq;
       counts.ackedParts = acked;
@@ -278,7 +279,7 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
         });
         if (!wanted) return;
         if (refusal !== null) return fail(refusal);
-        full = end.code === closeCodes.storageFull.code;
+        if (end.code === closeCodes.storageFull.code) full = cause;
         retries += 1;
         retryTimer = setTimeout(dial, delay ?? 0);
         if (welcomed) lostAt ??= performance.now();
@@ -301,9 +302,9 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
   };
 
   const refusal = (): TabreelError => {
-    const cause = nextSeq === null ? `: ${explain(lastCause)}` : '';
-    const what = `${backlog.bytes()} bytes of media wait to be stored at ${host}, and no more can be kept${cause}`;
-    return new TabreelError(full ? 'storage_full' : 'media_backlog', what);
+    const what = `${backlog.bytes()} bytes of media wait to be stored at ${host}, and no more can be kept`;
+    if (full !== null) return new TabreelError('storage_full', `${what}: ${full.what}`);
+    return new TabreelError('media_backlog', nextSeq === null ? `${what}: ${explain(lastCause)}` : what);
   };
 
   dial();
