@@ -30,6 +30,8 @@ const FIRST_SEGMENT_SECONDS = 1;
 const FIRST_FRAME_MS = 15_000;
 /** A page that is busy delivers what it still has this late, in milliseconds; after that a pause goes without. */
 const REST_MS = 5000;
+/** And this late after a failure: what failed may be the page, or what would have to answer. */
+const FAILED_MS = 500;
 /** The thumbnail is of this moment, in milliseconds: pages fade in. */
 const THUMBNAIL_AT_MS = 2000;
 
@@ -334,7 +336,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
   sections.endAt(end);
   // a page that is gone can't give its last picture
   try {
-    run.pace.counted(await timeout(live.stop(), failure === null ? REST_MS : 1000), sections.drift());
+    run.pace.counted(await timeout(live.stop(), failure === null ? REST_MS : FAILED_MS), sections.drift());
   } catch (error) {
     log.warn('capture_stop_failed', { error });
   }

@@ -109,12 +109,12 @@ export async function startSupervision(options: SupervisionOptions): Promise<Sup
   };
 
   const tell = (base: number) => {
-    const { storedBytes, storedUntil, storedSegments } = sink.progress();
+    const { storedBytes, storedUntil, storedSegments, waitingParts } = sink.progress();
     const duration = sections.timeOf(monotonicMicros());
     const lagSeconds = Math.max(0, (duration - Math.max(storedUntil, base)) / 1e6);
     options.progressed(duration);
     report({ type: 'progress', stats: { ...pace.stats(), bytes: storedBytes, lagSeconds }, duration: duration / 1e6, storedSegments });
-    lag.note(duration / 1e6, lagSeconds > LAG_SECONDS ? lagSeconds : null);
+    lag.note(duration / 1e6, waitingParts > 0 && lagSeconds > LAG_SECONDS ? lagSeconds : null);
     // from the last sound on, as it began
     if (spec.audio && options.hears) silence.note(base / 1e6, 1);
     if (!toldDrift && Math.abs(sections.drift()) > DRIFT_SECONDS) {

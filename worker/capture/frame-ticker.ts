@@ -7,14 +7,13 @@ import type { CDPSession } from 'puppeteer-core';
 export type FrameTicker = {
   /** Frames per second from now on, while the page changes; null for as few as a still page gets. */
   setRate(frameRate: number | null): void;
-  stop(): Promise<void>;
+  /** Asks for no further frame. One that was asked for may still come: a page that is hung isn't waited for. */
+  stop(): void;
 };
 
 /** Frames without any change until the ticks slow down, and what they slow down to, in milliseconds. */
 const CALM_AFTER = 30;
 const CALM_INTERVAL = 100;
-/** A page that is hung gives no frame, and is not waited for longer than this, in milliseconds. */
-const STOP_MS = 500;
 
 /** @param frameRate frames per second while the page changes. */
 export function startFrameTicker(session: CDPSession, frameRate: number): FrameTicker {
@@ -39,14 +38,13 @@ export function startFrameTicker(session: CDPSession, frameRate: number): FrameT
       next = Math.max(next, performance.now());
     }
   };
-  const running = run();
+  void run();
   return {
     setRate(rate) {
       interval = rate === null ? CALM_INTERVAL : 1000 / rate;
     },
-    async stop() {
+    stop() {
       stopped = true;
-      await Promise.race([running, new Promise((resolve) => setTimeout(resolve, STOP_MS).unref())]);
     },
   };
 }

@@ -198,7 +198,7 @@ async function startSelfCapture(
     },
     async [Symbol.asyncDispose]() {
       stopped = true;
-      await ticker?.stop();
+      ticker?.stop();
     },
   };
 }
