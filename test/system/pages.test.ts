@@ -29,83 +29,92 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
     });
     afterAll(() => service?.[Symbol.asyncDispose]());
 
-    /** Lets it record for a while, does something to its processes, and takes what is left. */
-    const broken = async (breakIt: (processes: Process[]) => void): Promise<{ recording: Recording; frames: Frame[]; seconds: number; duration: number }> => {
-      const { id } = await service.create({ url: pages.url('/crash.html') });
-      await service.waitFor(id, 'recording');
-      const began = Date.now();
-      await sleep(3500);
-      breakIt(await descendants(process.pid));
-      const seconds = (Date.now() - began) / 1000;
-      const recording = await service.waitFor(id, 'failed');
-      console.log(`${engine}: ${recording.error?.code} after ${seconds.toFixed(1)} s, told ${((Date.now() - began) / 1000 - seconds).toFixed(1)} s later, ${recording.duration.toFixed(2)} s kept`);
-      const path = await service.download(recording);
-      return { recording, frames: await readFrames(path), seconds, duration: (await probe(path)).duration };
-    };
     const kinds = { browser: /^(?!.*--type=).*--user-data-dir=/, page: /--type=renderer/, process: /recording-process\.ts/ };
     const having = (processes: Process[], kind: keyof typeof kinds) => processes.filter(({ command }) => kinds[kind].test(command.join(' ')));
     const end = (processes: Process[]) => {
       expect(processes).not.toEqual([]);
       for (const { pid } of processes) process.kill(pid, 'SIGKILL');
     };
-    const goesOn = async () => {
-      expect((await service.record({ url: pages.url('/static.html'), maxDuration: 1 })).state).toBe('completed');
-    };
-
-    it('that can not be shown fails with the reason', async () => {
-      const failing = async (url: string, start?: object): Promise<Recording['error']> => {
-        const { id } = await service.create({ url, ...(start === undefined ? {} : { start }) });
+    it('that can not be shown fails with the reason, and is tried again where that may help', async () => {
+      const failing = async (url: string): Promise<Recording['error']> => {
+        const { id } = await service.create({ url });
         const recording = await service.waitFor(id, 'failed');
-        expect(recording).toMatchObject({ startedAt: null, files: [], duration: 0 });
+        expect(recording).toMatchObject({ startedAt: null, files: [], duration: 0, attempts: 1 });
         return recording.error;
       };
+      const trying = async (url: string, start?: object): Promise<string | undefined> => {
+        const { id } = await service.create({ url, ...(start === undefined ? {} : { start }) });
+        await until(async () => (await service.get(id)).attempts === 2);
+        await service.stop(id);
+        const { warnings, error } = await service.waitFor(id, 'canceled');
+        expect(error).toBeUndefined();
+        return warnings.find((line) => line.startsWith('Attempt 1'));
+      };
       const port = await freePort();
-      const errors = await Promise.all([
-        failing(pages.url('/status/404')),
-        failing(pages.url('/never'), { when: 'load', timeout: 2 }),
-        failing('http://there-is-no-such-host.invalid/'),
-        failing(`http://127.0.0.1:${port}/`),
-        failing(pages.url('/status/500')),
+      const [errors, warnings] = await Promise.all([
+        Promise.all([failing(pages.url('/status/404')), failing('http://there-is-no-such-host.invalid/')]),
+        Promise.all([trying(pages.url('/never'), { when: 'load', timeout: 2 }), trying(`http://127.0.0.1:${port}/`), trying(pages.url('/status/503'))]),
       ]);
       expect(errors).toMatchObject([
         { code: 'target_http_status', blame: 'target', retryable: false, message: expect.stringContaining('404') },
-        { code: 'target_timeout', blame: 'target', retryable: true },
         { code: 'target_dns', blame: 'target', message: expect.stringContaining('there-is-no-such-host.invalid') },
-        { code: 'target_unreachable', blame: 'target', retryable: true, message: expect.stringContaining('ECONNREFUSED') },
-        { code: 'target_http_status', message: expect.stringContaining('500') },
+      ]);
+      expect(warnings).toEqual([
+        expect.stringMatching(/^Attempt 1 ended: target_timeout: /),
+        expect.stringMatching(/^Attempt 1 ended: target_unreachable: .*ECONNREFUSED/),
+        expect.stringMatching(/^Attempt 1 ended: target_http_unavailable: .*503/),
       ]);
     });
 
-    it('whose tab crashes is recorded up to there', async () => {
-      const { recording, frames, seconds, duration } = await broken((processes) => end(having(processes, 'page')));
-      expect(recording.error?.code).toMatch(/^(page_crashed|capture_failed)$/);
-      expect(duration).toBeGreaterThan(seconds - 2.5);
-      expect(duration).toBeLessThan(seconds + 2.5);
-      expect(uniqueFrames(frames).perSecond).toBeGreaterThan(10);
-      await goesOn();
-    });
-
-    it('whose browser dies is recorded up to there', async () => {
-      const { recording, frames, seconds, duration } = await broken((processes) => end(having(processes, 'browser')));
-      expect(recording.error).toMatchObject({ code: 'browser_crashed', blame: 'service', retryable: true });
-      expect(duration).toBeGreaterThan(seconds - 2.5);
-      expect(duration).toBeLessThan(seconds + 1.5);
-      expect(uniqueFrames(frames).perSecond).toBeGreaterThan(10);
-      await goesOn();
-    });
-
-    it('whose recording process dies is kept as far as it was stored', async () => {
-      let browser: Process[] = [];
-      const { recording, duration } = await broken((processes) => {
-        browser = having(processes, 'browser');
-        end(having(processes, 'process').filter(({ pid }) => browser.some(({ parent }) => parent === pid)));
-      });
-      expect(recording.error).toMatchObject({ code: 'worker_lost', blame: 'service', retryable: true });
-      // segments of two seconds: the one that was open went with the process
-      expect(duration).toBeGreaterThan(1.5);
-      expect(Math.abs(duration - recording.duration)).toBeLessThanOrEqual(0.1);
-      await goesOn();
-      const left = (await descendants(1)).filter(({ pid }) => browser.some((one) => one.pid === pid));
+    it('whose tab crashes, then its browser, then the process that records it, is recorded on, and ends in one file', async () => {
+      const { id } = await service.create({ url: pages.url('/crash.html') });
+      const startedAt = Date.parse((await service.waitFor(id, 'recording')).startedAt ?? '');
+      const kills: number[] = [];
+      const back: number[] = [];
+      let orphan: Process[] = [];
+      for (const kind of ['page', 'browser', 'process'] as const) {
+        await sleep(2500);
+        const processes = await descendants(process.pid);
+        const browser = having(processes, 'browser');
+        if (kind === 'process') orphan = browser;
+        end(kind === 'process' ? having(processes, kind).filter(({ pid }) => browser.some(({ parent }) => parent === pid)) : having(processes, kind));
+        kills.push((Date.now() - startedAt) / 1000);
+        await until(async () => {
+          const { attempts, state } = await service.get(id);
+          return attempts === kills.length + 1 && state === 'recording';
+        });
+        back.push((Date.now() - startedAt) / 1000);
+      }
+      await sleep(2500);
+      await service.stop(id);
+      const seconds = (Date.now() - startedAt) / 1000;
+      const recording = await service.waitFor(id, 'completed');
+      const waits = back.map((time, i) => time - (kills[i] ?? 0));
+      console.log(`${engine}: recorded on ${waits.map((wait) => wait.toFixed(1)).join(', ')} s after the tab, the browser, the process were killed; ${recording.duration.toFixed(2)} of ${seconds.toFixed(2)} s; ${JSON.stringify(recording.warnings)}`);
+      expect(Math.max(...waits)).toBeLessThan(10);
+      expect(recording).toMatchObject({ attempts: 4 });
+      expect(recording.error).toBeUndefined();
+      expect(recording.warnings.filter((line) => /^Attempt [123] ended: (page_crashed|capture_failed|browser_crashed|worker_lost): /.test(line))).toHaveLength(3);
+      expect(Math.abs(recording.duration - seconds)).toBeLessThanOrEqual(0.5);
+      const path = await service.download(recording);
+      expect(Math.abs((await probe(path)).duration - recording.duration)).toBeLessThanOrEqual(0.1);
+      const manifest = await service.manifest(id);
+      expect(manifest.attempts.map(({ attempt }) => attempt)).toEqual([1, 2, 3, 4]);
+      expect(manifest.gaps).toHaveLength(3);
+      const frames = await readFrames(path);
+      for (const [i, { start, duration }] of manifest.gaps.entries()) {
+        const [killed = 0, again = 0] = [kills[i], back[i]];
+        // segments of two seconds: the one that was open went with the process
+        expect(start).toBeGreaterThan(killed - 2.6);
+        expect(start).toBeLessThan(killed + 1.5);
+        expect(start + duration).toBeGreaterThan(killed);
+        expect(start + duration).toBeLessThan(again + 0.5);
+        const held = frames.filter(({ time }) => time > start + 0.1 && time < start + duration - 0.1).map(({ counter }) => counter);
+        expect(new Set(held).size).toBeLessThanOrEqual(1);
+        const after = frames.filter(({ time }) => time > start + duration && time < start + duration + 2);
+        expect(uniqueFrames(after).perSecond).toBeGreaterThan(10);
+      }
+      const left = (await descendants(1)).filter(({ pid }) => orphan.some((one) => one.pid === pid));
       expect(left).toEqual([]);
     });
 
@@ -153,6 +162,11 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
     });
   });
 });
+
+async function until(what: () => Promise<boolean>): Promise<void> {
+  for (const end = Date.now() + 30_000; Date.now() < end; await sleep(100)) if (await what()) return;
+  throw new Error('it did not come about in 30 s');
+}
 
 /** Seconds for which no new picture came, at most. */
 function longestStill(frames: readonly Frame[]): number {
