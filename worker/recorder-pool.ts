@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { TabreelError } from '../shared/errors.ts';
 import type { Log } from '../shared/log.ts';
 import { killGroup, killTree } from './kill-tree.ts';
-import type { FromRecorder, ToRecorder } from './process-protocol.ts';
+import { PROCESS_DIRECTORY, type FromRecorder, type ToRecorder } from './process-protocol.ts';
 
 /** How long a recording waits for a process, in milliseconds: a machine that boots may be slow. */
 const TAKE_MS = 30_000;
@@ -65,7 +65,7 @@ export function createRecorderPool(options: PoolOptions): RecorderPool {
   };
 
   function start(): void {
-    const directory = mkdtempSync(join(tmpdir(), 'tabreel-recording-'));
+    const directory = mkdtempSync(join(tmpdir(), PROCESS_DIRECTORY));
     const child = fork(options.script ?? defaultScript, [], {
       env: { ...options.environment, TMPDIR: directory },
       // a recording holds little and lives long: a small young generation and lean code spare some 30 MB
