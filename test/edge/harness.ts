@@ -153,9 +153,14 @@ export type FakeWorker = {
   ws: WebSocket;
 };
 
-export async function dial(edge: TestEdge, { id, mediaUrl }: Pick<Recording, 'id' | 'mediaUrl'>, attempt: number): Promise<FakeWorker> {
+export async function dial(
+  edge: TestEdge,
+  { id, mediaUrl }: Pick<Recording, 'id' | 'mediaUrl'>,
+  attempt: number,
+  headers: Record<string, string> = {},
+): Promise<FakeWorker> {
   const ws = new WebSocket(mediaUrl, MEDIA_SUBPROTOCOL, {
-    headers: { authorization: `Bearer ${await edge.control.credential(id)}`, [ATTEMPT_HEADER]: String(attempt) },
+    headers: { authorization: `Bearer ${await edge.control.credential(id)}`, [ATTEMPT_HEADER]: String(attempt), ...headers },
     perMessageDeflate: false,
   });
   ws.setMaxListeners(0);

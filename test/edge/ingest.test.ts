@@ -6,7 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { WebSocket } from 'ws';
 import { diskStorage } from '../../edge/storage/disk.ts';
 import { storageFull, type Storage } from '../../edge/storage/storage.ts';
-import { ATTEMPT_HEADER, MEDIA_SUBPROTOCOL } from '../../shared/media-protocol.ts';
+import { ACKED_HEADER, ATTEMPT_HEADER, ATTEMPT_TOKEN_HEADER, DIAL_HEADER, MEDIA_SUBPROTOCOL } from '../../shared/media-protocol.ts';
 import type { Recording } from '../../shared/recording.ts';
 import { startRedis, type TestRedis } from '../helpers/redis.ts';
 import type { CmafPart } from './cmaf.ts';
@@ -131,6 +131,30 @@ describe('sockets', () => {
     second.close();
   });
 
+  test('that arrive late, when a newer one of the same worker is open, are told to go, and disturb nothing', async () => {
+    const newer = await dial(edge, created, attempt, { [DIAL_HEADER]: '4' });
+    newer.send(init, segment(2));
+    await newer.acked(2);
+    const late = await dial(edge, created, attempt, { [DIAL_HEADER]: '3' });
+    expect(await late.closed).toEqual({ code: 1001, reason: 'a newer socket is open' });
+    newer.send(segment(3));
+    await newer.acked(3);
+    const next = await dial(edge, created, attempt, { [DIAL_HEADER]: '5' });
+    expect((await newer.closed).code).toBe(1001);
+    expect(await next.welcome).toBe(3);
+    next.close();
+  });
+
+  test('go on from what was acknowledged where a listing does not show it, and the recording is told', async () => {
+    const worker = await dial(edge, created, attempt, { [ACKED_HEADER]: '5' });
+    expect(await worker.welcome).toBe(5);
+    worker.send(segment(6), segment(7));
+    await worker.acked(7);
+    expect(await stored(created.id)).toHaveLength(2);
+    await expect.poll(async () => (await edge.get(created.id)).warnings?.join()).toContain('need the same storage');
+    worker.close();
+  });
+
   test('a newer attempt fences the older one, at once and when it dials again', async () => {
     const old = await dial(edge, created, attempt);
     old.send(init);
@@ -201,6 +225,40 @@ describe('sockets', () => {
   });
 });
 
+describe('an attempt token', () => {
+  test('comes with the welcome, and admits only its own attempt, only beside the credential and only without Redis', async () => {
+    const own = await startRedis();
+    await using alone = await testEdge(own.url);
+    const one = await alone.create();
+    const number = await alone.control.run(one.id);
+    const worker = await dial(alone, one, number);
+    await worker.welcome;
+    const [first] = worker.messages;
+    const token = first?.type === 'welcome' ? (first.token ?? '') : '';
+    const credential = await alone.control.credential(one.id);
+    worker.ws.terminate();
+    await own[Symbol.asyncDispose]();
+    const status = (headers: Record<string, string>) =>
+      new Promise<number | undefined>((resolve) => {
+        const ws = new WebSocket(one.mediaUrl, MEDIA_SUBPROTOCOL, { headers: { authorization: `Bearer ${credential}`, [ATTEMPT_HEADER]: String(number), ...headers } });
+        ws.on('unexpected-response', (_request, response) => {
+          resolve(response.statusCode);
+          response.destroy();
+        });
+        ws.on('open', () => {
+          resolve(101);
+          ws.terminate();
+        });
+        ws.on('error', () => undefined);
+      });
+    expect(await status({})).toBe(503);
+    expect(await status({ [ATTEMPT_TOKEN_HEADER]: credential })).toBe(503);
+    expect(await status({ [ATTEMPT_TOKEN_HEADER]: token, [ATTEMPT_HEADER]: String(number + 1) })).toBe(503);
+    expect(await status({ [ATTEMPT_TOKEN_HEADER]: token, authorization: `Bearer ${token}` })).toBe(401);
+    expect(await status({ [ATTEMPT_TOKEN_HEADER]: token })).toBe(101);
+  }, 15_000);
+});
+
 describe('storage', () => {
   let directory: string;
   beforeAll(() => {
@@ -228,6 +286,38 @@ describe('storage', () => {
     await again.acked(2);
     again.close();
   });
+
+  test('that takes long for a part is not given it twice by the next socket, which is welcome all the same', async () => {
+    const disk = diskStorage(directory);
+    const gate = Promise.withResolvers<void>();
+    const puts: string[] = [];
+    const storage: Storage = {
+      ...disk,
+      async put(key, bytes) {
+        puts.push(key);
+        if (puts.length === 2) await gate.promise;
+        await disk.put(key, bytes);
+      },
+    };
+    await using own = await testEdge(redis.url, {}, { storage });
+    const one = await own.create();
+    const number = await own.control.run(one.id);
+    const first = await dial(own, one, number);
+    first.send(init, segment(2));
+    await first.acked(1);
+    first.ws.terminate();
+    const second = await dial(own, one, number);
+    // it waits for the part for some seconds, not for ever
+    expect(await second.welcome).toBe(1);
+    second.send(segment(2), segment(3));
+    await sleep(100);
+    expect(puts).toHaveLength(2);
+    gate.resolve();
+    await second.acked(3);
+    expect(puts).toHaveLength(3);
+    expect(new Set(puts).size).toBe(3);
+    second.close();
+  }, 10_000);
 
   test('that is slow is waited for: the worker is not read from, and nothing is lost', async () => {
     const disk = diskStorage(directory);

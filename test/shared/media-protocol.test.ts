@@ -60,7 +60,9 @@ test("the ingest's messages are read by what they are", () => {
   expect(ingestMessage.parse(JSON.parse('{"type":"welcome","acked":0}'))).toEqual({ type: 'welcome', acked: 0 });
   // a later ingest may say more: a worker goes on
   expect(ingestMessage.parse({ type: 'ack', seq: 7, at: 1 })).toEqual({ type: 'ack', seq: 7 });
-  for (const wrong of [{ type: 'ack', seq: 0 }, { type: 'ack' }, { type: 'welcome', acked: -1 }, { type: 'hello' }, null]) {
+  expect(ingestMessage.parse({ type: 'welcome', acked: 3, token: 't' })).toEqual({ type: 'welcome', acked: 3, token: 't' });
+  expect(ingestMessage.parse({ type: 'token', token: 't' })).toEqual({ type: 'token', token: 't' });
+  for (const wrong of [{ type: 'token' }, { type: 'ack', seq: 0 }, { type: 'ack' }, { type: 'welcome', acked: -1 }, { type: 'hello' }, null]) {
     expect(ingestMessage.safeParse(wrong).success, JSON.stringify(wrong)).toBe(false);
   }
 });

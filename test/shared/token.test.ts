@@ -1,7 +1,7 @@
 import { sign } from 'hono/jwt';
 import { describe, expect, test } from 'vitest';
 import { newRecordingId } from '../../shared/recording.ts';
-import { seal, signToken, unseal, verifyToken } from '../../shared/token.ts';
+import { seal, signAttemptToken, signToken, unseal, verifyAttemptToken, verifyToken } from '../../shared/token.ts';
 
 const id = newRecordingId();
 const other = newRecordingId();
@@ -63,6 +63,17 @@ describe('a credential', () => {
     expect(await verifyToken([], token, id, 'view')).toBe(false);
     await expect(async () => signToken([], id, 'view', inAMinute)).rejects.toThrow(TypeError);
   });
+});
+
+test('an attempt token is good for its attempt alone, and is no credential', async () => {
+  const token = await signAttemptToken([secret], id, 2, inAMinute);
+  expect(await verifyAttemptToken([older, secret], token, id, 2)).toBe(true);
+  expect(await verifyAttemptToken([secret], token, id, 3)).toBe(false);
+  expect(await verifyAttemptToken([secret], token, other, 2)).toBe(false);
+  expect(await verifyAttemptToken([older], token, id, 2)).toBe(false);
+  expect(await verifyAttemptToken([secret], await signAttemptToken([secret], id, 2, Date.now() - 1000), id, 2)).toBe(false);
+  expect(await verifyAttemptToken([secret], await signToken([secret], id, 'media', inAMinute), id, 2)).toBe(false);
+  expect(await verifyToken([secret], token, id, 'media')).toBe(false);
 });
 
 describe('what is sealed', () => {

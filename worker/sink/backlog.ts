@@ -110,7 +110,10 @@ export function createBacklog({ memoryBytes, spool, reserve, name, log }: Backlo
       await unlink(path).catch(() => undefined);
       throw error;
     }
-    if (entry.dropped) return void (await unlink(path).catch(() => undefined));
+    if (entry.dropped) {
+      await unlink(path).catch(() => undefined);
+      return;
+    }
     entry.path = path;
     entry.message = null;
     inMemory -= entry.bytes;

@@ -1,20 +1,18 @@
 /** The sink that sends parts to the recording's media URL, over as many media sockets as it takes (shared/media-protocol.ts). */
-import { randomInt } from 'node:crypto';
 import { asTabreelError, TabreelError } from '../../shared/errors.ts';
 import type { Log } from '../../shared/log.ts';
 import { closeCodes, encodePart, MAX_PART_BYTES, PING_MS, type Part, type PartHeader } from '../../shared/media-protocol.ts';
 import { createBacklog, type SpoolPlace } from './backlog.ts';
-import { connectMedia, type ConnectionTimes, type MediaConnection } from './media-connection.ts';
-import { countDial, countRoundTrip, noCounts, type MediaSocketCounts } from './media-counts.ts';
-import { hostOf, trusting } from './media-dial.ts';
+import { noCounts, type MediaSocketCounts } from './media-counts.ts';
+import { hostOf } from './media-dial.ts';
+import { createMediaLink, type LinkTimes } from './media-link.ts';
 import { createPatience, type PatienceTimes } from './media-patience.ts';
 import { explain, isSuperseded, type MediaCause } from './media-socket-causes.ts';
 import { watchTrouble, type Warn } from './media-trouble.ts';
-import { insecureWarning, mediaWays } from './media-way.ts';
 import type { Sink, SinkPart, SinkProgress } from './sink.ts';
 
 /** Bounds and times; bytes and milliseconds. */
-export type MediaSocketLimits = ConnectionTimes & PatienceTimes & {
+export type MediaSocketLimits = LinkTimes & PatienceTimes & {
   /** Parts in memory that wait for their acknowledgement, all together. */
   waitingBytes: number;
   /** What is handed to the socket ahead of the network: ws keeps a masked copy of it. */
@@ -23,8 +21,6 @@ export type MediaSocketLimits = ConnectionTimes & PatienceTimes & {
   spoolReserve: number;
   /** How long it may go wrong before the recording is told, and before a dial goes without TLS where that is allowed. */
   told: number;
-  firstRetry: number;
-  lastRetry: number;
 };
 
 const defaultLimits: MediaSocketLimits = {
@@ -70,9 +66,7 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
   const { url, log } = options;
   const limits = { ...defaultLimits, ...options.limits };
   const host = hostOf(url);
-  const trust = url.startsWith('wss:') ? trusting(options.ca) : null;
   const warn = options.warn ?? (() => undefined);
-  const ways = mediaWays(url, { allowInsecure: options.allowInsecure ?? false, after: limits.told });
   const patience = createPatience(limits, options.found ?? false, (milliseconds) => giveUp(milliseconds));
   const trouble = watchTrouble({ after: limits.told, patience: patience.limit, warn });
   const backlog = createBacklog({
@@ -90,20 +84,12 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
   const counts = noCounts();
 
   let state: 'open' | 'finishing' | 'finished' | 'failed' | 'disposed' = 'open';
-  let connection: MediaConnection | null = null;
-  let connectionClosed = Promise.resolve();
   /** The next part for the present connection; null while there is no welcomed one. */
   let nextSeq: number | null = null;
   /** A part is being read from disk. */
   let reading = false;
-  let retries = 0;
-  let retryTimer: NodeJS.Timeout | undefined;
-  let attemptToken: string | null = null;
 
   let lastCause: MediaCause = { code: 'media_unreachable', what: `${host} was never dialled` };
-  /** When the last welcomed connection was lost; null while there is one, and before the first. */
-  let lostAt: number | null = null;
-  let toldInsecure = false;
   /** A connection was closed for want of room, and nothing was stored since. */
   let full: MediaCause | null = null;
   /** What was refused leaves a hole: nothing may follow it. */
@@ -120,7 +106,6 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
 
   const settle = (end: 'finished' | 'failed' | 'disposed') => {
     state = end;
-    clearTimeout(retryTimer);
     patience.dispose();
     trouble.dispose();
   };
@@ -139,7 +124,7 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
     failedWith = error;
     // that nobody wants the media any more is no failure
     log[isSuperseded(error) ? 'info' : 'error']('media socket gives up', { error, waitingParts: backlog.parts(), waitingBytes: backlog.bytes() });
-    connection?.terminate();
+    link.stop();
     if (!isSuperseded(error) && wasFound()) leaving = leaveBehind();
     failed.reject(error);
     finished.reject(error);
@@ -154,13 +139,6 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
     else fail(new TabreelError(lastCause.code, why));
   };
 
-  /** From now on, the time since the last progress counts. */
-  const inTrouble = (cause: MediaCause, since: number) => {
-    lastCause = cause;
-    trouble.failed(cause, since);
-    patience.trouble(backlog.parts() > 0);
-  };
-
   const takeAck = (seq: number) => {
     for (const { header, payloadBytes } of backlog.drop(seq)) {
       full = null;
@@ -172,30 +150,31 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
         stored.until = header.start + header.duration;
       }
     }
-    retries = 0;
+    link.progressed();
     patience.progressed();
     trouble.over();
     if (state === 'finishing' && backlog.parts() === 0) {
       settle('finished');
       log.info('media is stored', { parts: lastSeq, bytes: stored.bytes, dials: counts.dials, resentParts: counts.resentParts, roundTrip: counts.roundTrip });
-      connection?.close(closeCodes.done.code, 'done');
+      link.stop({ code: closeCodes.done.code, reason: 'done' });
       finished.resolve();
     }
   };
 
   const send = (message: Uint8Array) => {
-    if (connection === null || nextSeq === null) return;
+    const socket = link.socket();
+    if (socket === null || nextSeq === null) return;
     counts.sentParts += 1;
     counts.sentBytes += message.length;
     if (nextSeq <= everSent) counts.resentParts += 1;
     everSent = Math.max(everSent, nextSeq);
     nextSeq += 1;
-    connection.send(message, pump);
+    socket.send(message, pump);
   };
 
   /** Hands parts to the connection, as many as it may hold ahead of the network. */
   const pump = () => {
-    while (connection !== null && nextSeq !== null && nextSeq <= lastSeq && !reading && connection.buffered() < limits.bufferedBytes) {
+    while (nextSeq !== null && nextSeq <= lastSeq && !reading && (link.socket()?.buffered() ?? Infinity) < limits.bufferedBytes) {
       const message = backlog.message(nextSeq);
       if (message === null) return void sendFromDisk(nextSeq);
       send(message);
@@ -213,80 +192,49 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
     pump();
   };
 
-  const takeWelcome = (seq: number, dialLog: Log) => {
-    counts.connections += 1;
-    counts.reconnects = counts.connections - 1;
-    counts.open = true;
-    trouble.opened();
-    if (lostAt !== null) dialLog.info('media socket is back', { reconnect: counts.reconnects, away: Math.round(performance.now() - lostAt) });
-    lostAt = null;
-    if (seq > everSent) {
-      fail(new TabreelError('media_refused', `the ingest claims part ${seq} of this attempt, of which ${everSent} were sent`));
-      return;
-    }
-    patience.welcomed();
-    // can't be, as acknowledged means stored; sending goes on from what is still here
-    if (seq < acked) log.error('the ingest knows of fewer parts than it acknowledged', { acked, claimed: seq });
-    if (seq > acked || backlog.parts() === 0) takeAck(seq);
-    nextSeq = acked + 1;
-    pump();
-  };
-
-  const dial = () => {
-    counts.dials += 1;
-    const way = ways.next();
-    const dialledAt = performance.now();
-    const dialLog = log.with({ dial: counts.dials, host: hostOf(way.url) });
-    const closed = Promise.withResolvers<void>();
-    let welcomed = false;
-    let ackedBefore = 0;
-    connectionClosed = closed.promise;
-    dialLog.info('media socket dials', { reconnect: counts.connections, tls: !way.insecure && trust !== null });
-    if (way.insecure && !toldInsecure) {
-      toldInsecure = true;
-      warn('media_insecure', insecureWarning(url));
-    }
-    const { credential, attempt } = options;
-    const target = { url: way.url, credential, attempt, number: counts.dials, acked, attemptToken, trust: way.insecure ? null : trust };
-    connection = connectMedia(target, limits, dialLog, {
-      token: (token) => void (attemptToken = token),
+  const link = createMediaLink({
+    url,
+    credential: options.credential,
+    attempt: options.attempt,
+    ca: options.ca,
+    allowInsecure: options.allowInsecure ?? false,
+    warn,
+    times: limits,
+    log,
+    counts,
+    events: {
       welcome(seq) {
-        welcomed = true;
-        ackedBefore = acked;
-        countDial(counts, 'open');
-        takeWelcome(seq, dialLog);
+        trouble.opened();
+        if (seq > everSent) return fail(new TabreelError('media_refused', `the ingest claims part ${seq} of this attempt, of which ${everSent} were sent`));
+        patience.welcomed();
+        // can't be, as acknowledged means stored; sending goes on from what is still here
+        if (seq < acked) log.error('the ingest knows of fewer parts than it acknowledged', { acked, claimed: seq });
+        if (seq > acked || backlog.parts() === 0) takeAck(seq);
+        nextSeq = acked + 1;
+        pump();
       },
       ack(seq) {
-        if (seq > everSent) dialLog.warn('the ingest acknowledged what was not sent', { seq, sent: everSent });
+        if (seq > everSent) log.warn('the ingest acknowledged what was not sent', { seq, sent: everSent });
         else if (seq > acked) takeAck(seq);
         pump();
       },
-      roundTrip: (milliseconds) => countRoundTrip(counts, milliseconds),
-      expectsAck: () => everSent > acked,
-      closed(end) {
-        connection = null;
+      lost(cause, since, code) {
         nextSeq = null;
+        lastCause = cause;
+        if (code === closeCodes.storageFull.code) full = cause;
         patience.lost();
-        counts.open = false;
-        closed.resolve();
-        const { cause, refusal } = ways.ended(way, end);
-        const wanted = state === 'open' || state === 'finishing';
-        if (!welcomed) countDial(counts, !wanted ? 'abandoned' : refusal === null ? cause.code : 'media_refused');
-        const delay = wanted && refusal === null ? delayOf(retries, limits) : null;
-        const carried = { ...end.life, ...(welcomed ? { ackedParts: acked - ackedBefore } : {}), waitingParts: backlog.parts(), waitingBytes: backlog.bytes() };
-        dialLog[wanted ? 'warn' : 'info']('media socket is closed', {
-          code: end.code, kind: cause.code, cause: cause.what, ...carried, dialsAgainIn: delay,
-        });
-        if (!wanted) return;
-        if (refusal !== null) return fail(refusal);
-        if (end.code === closeCodes.storageFull.code) full = cause;
-        retries += 1;
-        retryTimer = setTimeout(dial, delay ?? 0);
-        if (welcomed) lostAt ??= performance.now();
-        inTrouble(cause, welcomed ? performance.now() : dialledAt);
+        trouble.failed(cause, since);
+        patience.trouble(backlog.parts() > 0);
       },
-    });
-  };
+      refused(error) {
+        nextSeq = null;
+        fail(error);
+      },
+      acked: () => acked,
+      expectsAck: () => everSent > acked,
+      waiting: () => ({ waitingParts: backlog.parts(), waitingBytes: backlog.bytes() }),
+    },
+  });
 
   /** @returns whether there was room */
   const take = (part: SinkPart): boolean => {
@@ -306,8 +254,6 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
     if (full !== null) return new TabreelError('storage_full', `${what}: ${full.what}`);
     return new TabreelError('media_backlog', nextSeq === null ? `${what}: ${explain(lastCause)}` : what);
   };
-
-  dial();
 
   return {
     push(part) {
@@ -342,9 +288,9 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
         finished.reject(new TypeError('the sink was disposed before everything was stored'));
       }
       // a finished connection is closing by itself: it gets a moment for the ingest's own close frame
-      if (state !== 'finished') connection?.terminate();
-      const cut = setTimeout(() => connection?.terminate(), 1000);
-      await connectionClosed;
+      if (state !== 'finished') link.stop();
+      const cut = setTimeout(link.terminate, 1000);
+      await link.closed();
       clearTimeout(cut);
       await leaving;
       await backlog.dispose();
@@ -354,12 +300,6 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
 
 /** The recording's id, where the URL has one, and the attempt. */
 const spoolName = (url: string, attempt: number): string => `tabreel-spool-${/\/(rec_[a-z0-9]+)\//.exec(url)?.[1] ?? 'media'}-a${attempt}`;
-
-/** Milliseconds before the next dial; half of them by chance, so that a lost edge's workers don't all come back at once. */
-function delayOf(retries: number, limits: MediaSocketLimits): number {
-  const most = Math.min(limits.lastRetry, limits.firstRetry * 2 ** retries);
-  return Math.round(most / 2 + randomInt(Math.ceil(most / 2) + 1));
-}
 
 /**
  * One buffer for a part. ws makes a masked copy of whatever it sends, and a part is kept to be sent again, so joining it
