@@ -53,7 +53,7 @@ export function asStorageError(error: unknown): unknown {
   if (isFull(error)) return storageFull(error);
   const known = codeOf(error);
   // an answer without a body has no code
-  const code = /^Unknown/.test(known) ? `HTTP ${statusOf(error)}` : known;
+  const code = known.startsWith('Unknown') ? `HTTP ${statusOf(error)}` : known;
   return new TabreelError('storage_unavailable', `${meaningOf(error, code)} (${code})`, { cause: error });
 }
 
@@ -65,6 +65,10 @@ function meaningOf(error: unknown, code: string): string {
   if (statusOf(error) === 301 || code === 'PermanentRedirect') return 'the bucket of STORAGE_URL is in another region than AWS_REGION';
   return statusOf(error) === 0 ? 'the storage does not answer' : 'the storage failed';
 }
+
+/** Whether the server does not do this at all, or not for us: some lack what S3 has beside the plain requests. */
+export const isRefused = (error: unknown): boolean =>
+  error instanceof TabreelError && error.code === 'storage_unavailable' && [400, 403, 405, 411, 501].includes(statusOf(error.cause ?? {}));
 
 /** Runs a request, and says in our own words what came of it. */
 export async function asking<T>(request: () => Promise<T>): Promise<T> {
@@ -106,7 +110,7 @@ function retriesOf({ retries }: S3Patience): NonNullable<S3ClientConfig['retrySt
     async refreshRetryTokenForRetry(token, { errorType, error }) {
       const { began } = token as ReturnType<typeof tokenOf>;
       const lasting = errorType === 'CLIENT_ERROR' && !(cutCodes.has(codeOf(error)) && statusOf(error) === 0);
-      if (lasting || isFull(error) || performance.now() - began > retries) throw new Error('not tried again');
+      if (lasting || statusOf(error) === 501 || isFull(error) || performance.now() - began > retries) throw new Error('not tried again');
       return tokenOf(began, token.getRetryCount() + 1);
     },
     recordSuccess: () => undefined,

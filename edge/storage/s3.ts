@@ -18,7 +18,7 @@ import {
   type ListObjectsV2CommandOutput,
 } from '@aws-sdk/client-s3';
 import { TabreelError } from '../../shared/errors.ts';
-import { asStorageError, asking, codeOf, createS3Client, isCut, retryDelay, statusOf, usualPatience, type S3Patience } from './s3-client.ts';
+import { asStorageError, asking, codeOf, createS3Client, isCut, isRefused, retryDelay, statusOf, usualPatience, type S3Patience } from './s3-client.ts';
 import type { S3Settings } from './s3-settings.ts';
 import { PART_BYTES, createS3Upload, partBytesFor } from './s3-upload.ts';
 import { assertKey, assertPrefix, type Storage, type StoredObject } from './storage.ts';
@@ -29,6 +29,9 @@ const ABANDONED_MS = 24 * 3_600_000;
 const CHECKED_MS = 5000;
 /** A health check is not kept waiting longer. */
 const CHECK_MS = 4000;
+
+/** Objects that are removed at once, where the server removes one with a request only. */
+const REMOVALS = 16;
 
 export type S3Options = { patience?: Partial<S3Patience>; /** Bytes; 5 MiB at least. */ partBytes?: number };
 
@@ -166,18 +169,36 @@ export function s3Storage(settings: S3Settings, options: S3Options = {}): Storag
     return aborted;
   }
 
+  /** As above, before an object is begun or removed; where the server can't, sweeping or the bucket's own rules may. */
+  const tidy = async (Prefix: string, which: (name: string) => boolean): Promise<void> => {
+    await abortUploads(Prefix, which).catch((error: unknown) => {
+      if (!isRefused(error)) throw error;
+    });
+  };
+
+  const removeObject = async (key: string): Promise<void> => {
+    await asking(() => client.send(new DeleteObjectCommand({ Bucket, Key: nameOf(key) })));
+  };
+
   async function removeAll(objects: readonly StoredObject[]): Promise<void> {
     if (objects.length === 0) return;
     const Objects = objects.map(({ key }) => ({ Key: root + key }));
-    const { Errors = [] } = await asking(() => client.send(new DeleteObjectsCommand({ Bucket, Delete: { Objects, Quiet: true } })));
-    const [failed] = Errors.filter(({ Code }) => Code !== 'NoSuchKey');
-    if (failed) throw asStorageError(Object.assign(new Error(failed.Message ?? 'an object could not be removed'), { Code: failed.Code, $metadata: { httpStatusCode: failed.Code === 'AccessDenied' ? 403 : 500 } }));
+    let left: string[];
+    try {
+      const { Errors = [] } = await asking(() => client.send(new DeleteObjectsCommand({ Bucket, Delete: { Objects, Quiet: true } })));
+      left = Errors.flatMap(({ Key, Code }) => (Key === undefined || Code === 'NoSuchKey' ? [] : [Key.slice(root.length)]));
+    } catch (error) {
+      // a server that has no such request, or wants an MD5 with it
+      if (!isRefused(error)) throw error;
+      left = objects.map(({ key }) => key);
+    }
+    for (let i = 0; i < left.length; i += REMOVALS) await Promise.all(left.slice(i, i + REMOVALS).map(removeObject));
   }
 
   let checkedAt = Number.NEGATIVE_INFINITY;
   let checking: Promise<void> | null = null;
   async function check(): Promise<void> {
-    const key = `check-${crypto.randomUUID()}`;
+    const key = 'check';
     const abortSignal = AbortSignal.timeout(CHECK_MS);
     await put(key, new TextEncoder().encode('.'), abortSignal);
     await asking(() => client.send(new DeleteObjectCommand({ Bucket, Key: nameOf(key) }), { abortSignal }));
@@ -215,18 +236,16 @@ export function s3Storage(settings: S3Settings, options: S3Options = {}): Storag
 
     async remove(prefix) {
       const name = below(prefix);
-      await abortUploads(name, () => true);
+      await tidy(name, () => true);
       // a page is as long as what may be removed at once: 1000
       for await (const page of pages(name)) await removeAll(page);
     },
 
-    async removeObject(key) {
-      await asking(() => client.send(new DeleteObjectCommand({ Bucket, Key: nameOf(key) })));
-    },
+    removeObject,
 
     async create(key, expected = 0) {
       const name = nameOf(key);
-      await abortUploads(name, (found) => found === name);
+      await tidy(name, (found) => found === name);
       return createS3Upload({
         client,
         bucket: Bucket,

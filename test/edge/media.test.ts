@@ -162,8 +162,7 @@ describe.each(storages)('a recording $place, from the first part to its file', (
     expect((await edge.get(created.id)).state).toBe('finishing');
     await using _next = await edge.finaliser();
     expect((await ended(edge, created.id)).state).toBe('completed');
-    const job = await edge.control.finishQueue.getJob(`${created.id}-finish`);
-    expect(job?.attemptsMade).toBe(1);
+    await eventually(async () => (await edge.control.finishQueue.getJob(`${created.id}-finish`))?.attemptsMade, (made) => made === 1);
     expect(await (await edge.control.finishQueue.getJob(`${created.id}-sweep`))?.getState()).toBe('delayed');
     expect((await storage.list(`${created.id}/`)).length).toBeGreaterThan(cmaf.parts.length);
     expect((await edge.api(`/v1/recordings/${created.id}`, { method: 'DELETE' })).status).toBe(204);

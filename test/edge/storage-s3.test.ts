@@ -111,6 +111,18 @@ describe.skipIf(noServer)('an S3 server', () => {
       expect(await lenient.list('rec_1/')).toEqual([]);
     });
 
+    test('that can no more than read, write, list and remove is enough', async () => {
+      await using proxy = await httpProxy(server, ({ method, url = '' }) => (/[?&](uploads|delete)\b/.test(url) && !(method === 'POST' && url.includes('uploads')) ? { status: 501, code: 'NotImplemented' } : null));
+      const storage = open({ endpoint: proxy.endpoint });
+      const upload = await storage.create('rec_1/b');
+      await upload.write(0, Buffer.alloc(6 * MIB));
+      await upload.commit();
+      for (let i = 0; i < 20; i += 1) await storage.put(`rec_1/parts/${i}`, Buffer.from('a'));
+      await storage.remove('rec_1/');
+      expect(await storage.list('rec_1/')).toEqual([]);
+      await expect(storage.sweep()).rejects.toMatchObject({ code: 'storage_unavailable' });
+    });
+
     test('bytes that change on the way are not stored', async () => {
       let flip = true;
       // the body's own signature would not notice, where TLS is trusted to: it is the checksum that does
