@@ -61,7 +61,9 @@ export function createSections(options: SectionsOptions): Sections {
     drift += closing.drift();
     muxer = null;
     cutAt = null;
-    delivered = closing.finish(end).then(() => undefined, (error: unknown) => options.failed(error as Error));
+    const closed = closing.finish(end).catch((error: unknown) => options.failed(error as Error));
+    // one without a picture is over at once, and what was before it is not
+    delivered = Promise.all([delivered, closed]).then(() => undefined);
   };
 
   return {
