@@ -81,6 +81,9 @@ export const againJobOptions = (id: string, attempt: number, again = 0): JobsOpt
   removeOnFail: true,
 });
 
+/** The attempt that a recording's job was queued for. */
+export const attemptOf = (jobId: string): number => Number(/^rec_\w+-(\d+)/.exec(jobId)?.[1] ?? 1);
+
 /** Finishing reads and writes storage, which may be away for a while: it is retried for about half an hour. */
 export const finishJobOptions = (id: string, action: FinishJob['action'], delay = 0): JobsOptions => ({
   jobId: `${id}-${action}`,

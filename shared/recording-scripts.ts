@@ -128,13 +128,14 @@ return { 'changed', state, desired }
 /** States in which an attempt runs, or the next one is awaited. */
 const isRunning = `(state == 'starting' or state == 'recording' or state == 'paused')`;
 
-// a queued recording, or one whose attempt gave it up or (ARGV[4]) stopped beating, becomes the caller's
+// a queued recording, or one whose attempt gave it up or stopped beating (believed with ARGV[4], or for attempt ARGV[5]), becomes the caller's
 export const claimScript = `
-local now = redis.call('HMGET', record, 'state', 'desired', 'released')
+local now = redis.call('HMGET', record, 'state', 'desired', 'released', 'attempt')
 local state, desired = now[1], now[2]
 if not state or (desired ~= 'recording' and desired ~= 'paused') then return { 0 } end
 local deadline = redis.call('ZSCORE', beats, id)
-local lost = ${isRunning} and (now[3] or (ARGV[4] == '1' and (not deadline or tonumber(deadline) <= clock())))
+local silent = not deadline or tonumber(deadline) <= clock()
+local lost = ${isRunning} and (now[3] or (silent and (ARGV[4] == '1' or tonumber(ARGV[5]) == now[4] + 1)))
 if state ~= 'queued' and not lost then return { 0 } end
 local attempt = redis.call('HINCRBY', record, 'attempt', 1)
 redis.call('HINCRBY', record, 'futile', 1)

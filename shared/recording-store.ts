@@ -253,10 +253,11 @@ export function createRecordingStore(redis: Redis, prefix: string) {
      *
      * @param takeOver whether also where another attempt only stopped beating, rather than gave the recording up: after an
      *   outage of Redis all have stopped, and all live
+     * @param of the attempt that the job is for: if that is the next one, somebody has found before that the last one is dead
      * @returns null where the recording isn't to be run, or another attempt lives
      */
-    async claim(id: string, takeOver = true): Promise<Claim | null> {
-      const [attempt, now] = (await run(claimScript, id, [takeOver ? 1 : 0])) as [number, number?];
+    async claim(id: string, takeOver = true, of = 0): Promise<Claim | null> {
+      const [attempt, now] = (await run(claimScript, id, [takeOver ? 1 : 0, of])) as [number, number?];
       return attempt === 0 ? null : { attempt, now: now ?? Date.now() };
     },
 

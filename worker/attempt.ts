@@ -92,6 +92,8 @@ export function startAttempt(options: AttemptOptions): Attempt {
 
   let recorder: RecorderProcess | null = null;
   let exited = false;
+  /** What is written from then on is the end, or the release, and nothing after it. */
+  let concluding = false;
   /** `nothing`: the recording is somebody else's, or nobody's. */
   let wanted: DesiredState | 'nothing' = 'recording';
   let leaving = false;
@@ -144,6 +146,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
   };
 
   const obey = ({ outcome, state, desired }: Changed) => {
+    if (concluding) return;
     if (outcome === 'missing' || outcome === 'fenced' || (state !== null && !running.includes(state))) {
       if (wanted !== 'nothing') log.warn('recording is out of our hands', { outcome, state });
       wanted = 'nothing';
@@ -178,7 +181,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
     obey(await store.beat(id, attempt, null));
   });
   const writeTimeline = single(async () => {
-    while (timelineWritten !== timeline.version()) {
+    while (timelineWritten !== timeline.version() && !concluding) {
       const version = timeline.version();
       obey(await store.change(id, { from: running, to: timeline.state(), attempt, ...timeline.facts() }));
       timelineWritten = version;
@@ -238,7 +241,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
     const stoodStill = Date.now() - tickedAt - times.beat;
     if (stoodStill > times.doubted / 2) heardAt += stoodStill;
     const now = (tickedAt = Date.now());
-    if (recorder !== null && ended === null) {
+    if (recorder !== null && !exited && ended === null) {
       if (now - heardAt > times.silent) kill(`it said nothing for ${Math.round((now - heardAt) / 1000)} s`);
       const over = mediaWaits ? now - storedAt > times.deliver : now - storedAt > times.stop || now - (stoppedAt ?? now) > times.stopAtMost;
       didNotEnd ||= stoppedAt !== null && over;
@@ -254,10 +257,11 @@ export function startAttempt(options: AttemptOptions): Attempt {
     return { ...options.settings, allowInsecureWs: options.settings.allowInsecureWs && !hadTls, mediaFound: before.stats.bytes > 0 };
   };
   const isToEnd = () => stoppedAt !== null || abandonedAt !== null;
+  const isOver = () => isTimeOver({ job, startedAt: timeline.startedAt() ?? undefined }, now());
 
   const run = async (): Promise<TabreelError | null> => {
     try {
-      if (isToEnd()) return null;
+      if (isToEnd() || isOver()) return null;
       const secrets = await options.secrets();
       recorder = await options.pool.take();
       recorder.onMessage(hear);
@@ -312,6 +316,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
   };
 
   const conclude = async (lost: TabreelError | null): Promise<void> => {
+    concluding = true;
     unwritten = false; // what follows is newer
     const last = ended ?? { ...progress, error: lost?.toRecordingError() ?? null };
     const { error } = last;
@@ -320,10 +325,9 @@ export function startAttempt(options: AttemptOptions): Attempt {
 
     if (wanted === 'recording' || wanted === 'paused') {
       const futile = last.storedSegments > 0 ? 0 : before.futile;
-      const isOver = isTimeOver({ job, startedAt: timeline.startedAt() ?? undefined }, now());
       const handsOver = leaving && options.handOver;
       const goesOn = error === null ? handsOver : (handsOver || !leaving) && helpsToRetry(error, kept) && futile < FUTILE_AT_MOST;
-      if (goesOn && !isOver) {
+      if (goesOn && !isOver()) {
         const delay = handsOver ? 0 : retryDelay(futile, times);
         await warnOfAttempt(error === null ? 'its worker was shut down, another goes on' : `${error.code}: ${error.message}`);
         log.info('attempt ended, the recording goes on', { ...summary, delay, futile });
@@ -360,7 +364,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
    */
   const isForgiven = (error: RecordingError | null, kept: boolean): boolean =>
     error !== null && kept && helpsToRetry(error, true) && !error.code.startsWith('media_') && !didNotEnd &&
-    (wanted === 'stopped' || isTimeOver({ job, startedAt: timeline.startedAt() ?? undefined }, now()));
+    (wanted === 'stopped' || isOver());
 
   const supervise = async (): Promise<void> => {
     const ticking = setInterval(tick, times.beat);

@@ -4,7 +4,7 @@ import type { Redis } from 'ioredis';
 import { asTabreelError, TabreelError } from '../shared/errors.ts';
 import { newFinishJob, parseJob, type FinishJob, type RecordingJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
-import { againJobOptions, finishJobOptions, RECORD_QUEUE } from '../shared/queue.ts';
+import { againJobOptions, attemptOf, finishJobOptions, RECORD_QUEUE } from '../shared/queue.ts';
 import { pageSecrets, type PageSecrets } from '../shared/recording.ts';
 import type { RecordingStore } from '../shared/recording-store.ts';
 import { unseal } from '../shared/token.ts';
@@ -90,7 +90,7 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     const id = recording.recordingId;
     let asked = 0;
     // a claim that was carried out and seemed to fail leaves one that doesn't beat: it is claimed again once it is stale
-    const claim = await persist('claim', () => ((asked = Date.now()), store.claim(id, options.steady())), log);
+    const claim = await persist('claim', () => ((asked = Date.now()), store.claim(id, options.steady(), attemptOf(job.id ?? ''))), log);
     if (claim === null) {
       log.info('recording is not to be run', { recording: id });
       return;

@@ -197,7 +197,13 @@ for (const { server, start, there } of redisServers) {
       await store.claim(id, false);
       await loseHeartbeat(prefix, id);
       expect(await store.claim(id, false)).toBeNull();
-      expect(await store.claim(id, true)).toMatchObject({ attempt: 2 });
+      // the job of another attempt, as of one that was queued before
+      expect(await store.claim(id, false, 1)).toBeNull();
+      expect(await store.claim(id, false, 3)).toBeNull();
+      expect(await store.claim(id, false, 2)).toMatchObject({ attempt: 2 });
+      expect(await store.claim(id, true, 3)).toBeNull();
+      await loseHeartbeat(prefix, id);
+      expect(await store.claim(id, true)).toMatchObject({ attempt: 3 });
     });
 
     test('of many who look for the overdue one is told of each, and another where that one does nothing', async () => {
