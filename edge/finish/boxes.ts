@@ -49,12 +49,23 @@ export function boxIn(bytes: Uint8Array, path: string, start = 0, end = bytes.le
   return found;
 }
 
-export function concat(parts: readonly Uint8Array[]): Uint8Array {
-  const all = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+/** Bytes in pieces, which nobody copies until they are written: the tables of a long recording are megabytes. */
+export type Pieces = Uint8Array | readonly Pieces[];
+
+export const lengthOf = (bytes: Pieces): number =>
+  bytes instanceof Uint8Array ? bytes.length : bytes.reduce((sum, piece) => sum + lengthOf(piece), 0);
+
+export function* piecesOf(bytes: Pieces): Generator<Uint8Array> {
+  if (bytes instanceof Uint8Array) yield bytes;
+  else for (const piece of bytes) yield* piecesOf(piece);
+}
+
+export function concat(bytes: Pieces): Uint8Array {
+  const all = new Uint8Array(lengthOf(bytes));
   let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
+  for (const piece of piecesOf(bytes)) {
+    all.set(piece, at);
+    at += piece.length;
   }
   return all;
 }
@@ -84,9 +95,6 @@ export function u64s(values: readonly number[]): Uint8Array {
   return bytes;
 }
 
-export const box = (type: string, ...content: Uint8Array[]): Uint8Array => {
-  const body = concat(content);
-  return concat([u32(body.length + 8), latin1(type), body]);
-};
-export const fullBox = (type: string, version: number, flags: number, ...content: Uint8Array[]): Uint8Array =>
-  box(type, u32(version * 2 ** 24 + flags), ...content);
+export const box = (type: string, ...content: Pieces[]): Pieces => [u32(lengthOf(content) + 8), latin1(type), content];
+export const fullBox = (type: string, version: number, flags: number, ...content: Pieces[]): Pieces =>
+  box(type, u32(version * 2 ** 24 + flags), content);

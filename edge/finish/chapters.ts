@@ -1,6 +1,6 @@
 /** Markers as chapters of an MP4: as Nero's list, which most players read, and as a text track, which Apple's do. */
 import type { Marker } from '../../shared/recording.ts';
-import { box, concat, fullBox, u16, u32, u64s, u8, viewOf } from './boxes.ts';
+import { box, concat, fullBox, u16, u32, u64s, u8, viewOf, type Pieces } from './boxes.ts';
 
 /** Whole milliseconds. */
 export type Chapter = { title: string; start: number; end: number };
@@ -39,10 +39,10 @@ function clipped(title: string, bytes: number): Uint8Array {
 }
 
 /** `udta/chpl`: times in units of 100 ns. */
-export function chapterList(chapters: readonly Chapter[]): Uint8Array {
+export function chapterList(chapters: readonly Chapter[]): Pieces {
   const listed = chapters.slice(0, LIST_AT_MOST).map(({ title, start }) => {
     const text = clipped(title, 255);
-    return concat([u64s([start * 10_000]), u8(text.length), text]);
+    return [u64s([start * 10_000]), u8(text.length), text];
   });
   return box('udta', fullBox('chpl', 1, 0, u32(0), u8(listed.length), ...listed));
 }
@@ -55,7 +55,7 @@ export const chapterSamples = (chapters: readonly Chapter[]): Uint8Array[] =>
   });
 
 /** Sample entry of QuickTime text, black on black, with one nameless font: it is never shown. */
-export function textEntry(): Uint8Array {
+export function textEntry(): Pieces {
   const body = new Uint8Array(8 + 43);
   viewOf(body).setUint16(6, 1); // data reference
   viewOf(body).setUint32(8, 1); // display flags

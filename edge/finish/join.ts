@@ -2,15 +2,18 @@
 import { createHash } from 'node:crypto';
 import type { Storage, Upload } from '../storage/storage.ts';
 import { ahead } from './ahead.ts';
-import { concat } from './boxes.ts';
+import { lengthOf, piecesOf, type Pieces } from './boxes.ts';
 import { chapterSamples, type Chapter } from './chapters.ts';
 import { fileType, mediaBoxHeader, movieHeader, type Placed } from './movie.ts';
 import { bytesOf, type Plan } from './plan.ts';
+import { release } from './release.ts';
 import { readSegment } from './segment.ts';
 import { silentFrame } from './silence.ts';
 
 /** Bytes that are collected before they are written. */
-const WRITE_BYTES = 4 * 1024 * 1024;
+const WRITE_BYTES = 1024 * 1024;
+/** Positions beyond are written in 64 bits, some bytes before they have to be. */
+const LARGE_BYTES = 2 ** 32 - 2 ** 24;
 /** Segments that are read at a time. */
 const READ_AHEAD = 2;
 
@@ -32,7 +35,7 @@ export async function joinSegments(
   try {
     const out = writer(upload);
     const texts = chapterSamples(chapters);
-    await out.write(headOf(plan, chapters, texts, created));
+    for (const piece of piecesOf(headOf(plan, chapters, texts, created))) await out.write(piece);
     for (const text of texts) await out.write(text);
     const segments = ahead(plan.laid, READ_AHEAD, async (laid) => {
       signal.throwIfAborted();
@@ -57,6 +60,7 @@ export async function joinSegments(
         }
         if (written !== expected) throw new Error(`${name} is not what it was`);
       }
+      release(bytes);
     }
     const joined = await out.end();
     await upload.commit();
@@ -68,12 +72,13 @@ export async function joinSegments(
 }
 
 /** All that stands before the media. */
-function headOf(plan: Plan, chapters: readonly Chapter[], texts: readonly Uint8Array[], created: number): Uint8Array {
+function headOf(plan: Plan, chapters: readonly Chapter[], texts: readonly Uint8Array[], created: number): Pieces {
   const sum = (sizes: readonly number[]) => sizes.reduce((total, size) => total + size, 0);
   const sizes = texts.map(({ length }) => length);
   const media = sum(sizes) + sum(plan.video.sizes) + sum(plan.audio?.sizes ?? []);
-  const type = fileType();
-  const headerAt = (begin: number, large: boolean) => {
+  // with room for the header, which has some 20 bytes for each sample
+  const large = media + 20 * (plan.video.sizes.length + (plan.audio?.sizes.length ?? 0)) > LARGE_BYTES;
+  const headerAt = (begin: number) => {
     let at = begin + sum(sizes);
     const chunks = plan.laid.flatMap((laid) =>
       laid.chunks.map(({ track, entry, count, bytes }): Placed => {
@@ -83,16 +88,16 @@ function headOf(plan: Plan, chapters: readonly Chapter[], texts: readonly Uint8A
     );
     return movieHeader({ video: plan.video, audio: plan.audio, chunks, chapters, chapterText: { at: begin, sizes }, large, created });
   };
+  const around = [fileType(), mediaBoxHeader(media, large)] as const;
   // positions have one length, so the header has its own before they are known
-  const before = (large: boolean) => type.length + headerAt(0, large).length + mediaBoxHeader(0, large).length;
-  const large = before(false) + media > 0xffffffff;
-  return concat([type, headerAt(before(large), large), mediaBoxHeader(media, large)]);
+  const before = lengthOf(around) + lengthOf(headerAt(0));
+  return [around[0], headerAt(before), around[1]];
 }
 
 /** Collects what is written, and its checksum. */
 function writer(upload: Upload) {
   const hash = createHash('sha256');
-  let buffer = new Uint8Array(WRITE_BYTES);
+  const buffer = new Uint8Array(WRITE_BYTES);
   let filled = 0;
   let position = 0;
   const flush = async () => {
@@ -102,8 +107,6 @@ function writer(upload: Upload) {
     await upload.write(position, piece);
     position += filled;
     filled = 0;
-    // the storage may keep what it was given
-    buffer = new Uint8Array(WRITE_BYTES);
   };
   return {
     async write(bytes: Uint8Array): Promise<void> {

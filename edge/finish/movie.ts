@@ -1,5 +1,5 @@
 /** The header (moov) of a finished file: ISO 14496-12, with one stsd entry for each codec setting that a track has. */
-import { box, concat, fullBox, latin1, u16, u32, u32s, u64s } from './boxes.ts';
+import { box, fullBox, latin1, u16, u32, u32s, u64s, viewOf, type Pieces } from './boxes.ts';
 import { chapterList, textEntry, type Chapter } from './chapters.ts';
 import type { AudioTable, VideoTable } from './layout.ts';
 
@@ -31,24 +31,20 @@ const AUDIO_ID = 2;
 const CHAPTERS_ID = 3;
 
 /** The same length whatever positions its chunks have. */
-export function movieHeader(movie: Movie): Uint8Array {
+export function movieHeader(movie: Movie): Pieces {
   const { video, audio, chapters } = movie;
   const inMovie = ({ duration, timescale }: { duration: number; timescale: number }) => Math.round((duration * MOVIE_SCALE) / timescale);
   const duration = Math.max(inMovie(video), audio ? inMovie(audio) : 0);
   const created = movie.created + EPOCH;
+  const header = timed('mvhd', 0, created, u32(MOVIE_SCALE), duration, u32(0x10000), u16(0x100, 0), u32(0, 0), MATRIX, u32s([0, 0, 0, 0, 0, 0]), u32(CHAPTERS_ID + 1));
   const tracks = [videoTrack(movie, created, inMovie(video))];
   if (audio) tracks.push(audioTrack(movie, audio, created, inMovie(audio)));
   if (chapters.length > 0) tracks.push(chapterTrack(movie, created));
-  return box(
-    'moov',
-    timed('mvhd', 0, created, u32(MOVIE_SCALE), duration, u32(0x10000), u16(0x100, 0), u32(0, 0), MATRIX, u32s([0, 0, 0, 0, 0, 0]), u32(CHAPTERS_ID + 1)),
-    ...tracks,
-    ...(chapters.length > 0 ? [chapterList(chapters)] : []),
-  );
+  return box('moov', header, tracks, chapters.length > 0 ? chapterList(chapters) : []);
 }
 
 /** A box with times of creation and change and a duration: of 64 bits where one needs them. */
-function timed(type: string, flags: number, created: number, between: Uint8Array, duration: number, ...rest: Uint8Array[]): Uint8Array {
+function timed(type: string, flags: number, created: number, between: Uint8Array, duration: number, ...rest: Pieces[]): Pieces {
   const long = Math.max(created, duration) > 0xffffffff;
   const number = long ? (value: number) => u64s([value]) : (value: number) => u32(value);
   return fullBox(type, long ? 1 : 0, flags, number(created), number(created), between, number(duration), ...rest);
@@ -62,9 +58,9 @@ const mediaHeader = (created: number, timescale: number, duration: number) =>
 
 const handler = (type: string, name: string) => fullBox('hdlr', 0, 0, u32(0), latin1(type), u32(0, 0, 0), latin1(`${name}\0`));
 const dataInformation = () => box('dinf', fullBox('dref', 0, 0, u32(1), fullBox('url ', 0, 1)));
-const sampleDescriptions = (entries: readonly Uint8Array[]) => fullBox('stsd', 0, 0, u32(entries.length), ...entries);
+const sampleDescriptions = (entries: readonly Pieces[]) => fullBox('stsd', 0, 0, u32(entries.length), ...entries);
 
-function videoTrack(movie: Movie, created: number, duration: number): Uint8Array {
+function videoTrack(movie: Movie, created: number, duration: number): Pieces {
   const { video } = movie;
   const reference = movie.chapters.length > 0 ? [box('tref', box('chap', u32(CHAPTERS_ID)))] : [];
   const tables = box(
@@ -85,7 +81,7 @@ function videoTrack(movie: Movie, created: number, duration: number): Uint8Array
   );
 }
 
-function audioTrack(movie: Movie, audio: AudioTable, created: number, duration: number): Uint8Array {
+function audioTrack(movie: Movie, audio: AudioTable, created: number, duration: number): Pieces {
   const tables = box('stbl', sampleDescriptions(audio.entries), timeToSample(audio.runs), ...chunkTables(movie, 'audio'), sampleSizes(audio.sizes));
   const information = box('minf', fullBox('smhd', 0, 0, u16(0, 0)), dataInformation(), tables);
   const media = audio.duration - audio.lead;
@@ -104,7 +100,7 @@ function audioTrack(movie: Movie, audio: AudioTable, created: number, duration: 
 }
 
 /** As QuickTime lays chapters: a text track that is not enabled, which the picture refers to. */
-function chapterTrack({ chapters, chapterText, large }: Movie, created: number): Uint8Array {
+function chapterTrack({ chapters, chapterText, large }: Movie, created: number): Pieces {
   const duration = chapters.at(-1)!.end;
   const durations = chapters.map(({ start, end }) => ({ count: 1, duration: end - start }));
   const media = box('gmhd', fullBox('gmin', 0, 0, u16(0x40, 0x8000, 0x8000, 0x8000, 0, 0)), box('text', MATRIX));
@@ -135,14 +131,21 @@ function runsOf(times: readonly number[], end: number): { count: number; duratio
   return runs;
 }
 
-const timeToSample = (runs: readonly { count: number; duration: number }[]) =>
-  fullBox('stts', 0, 0, u32(runs.length), u32s(runs.flatMap(({ count, duration }) => [count, duration])));
+function timeToSample(runs: readonly { count: number; duration: number }[]): Pieces {
+  const table = new Uint8Array(runs.length * 8);
+  const view = viewOf(table);
+  for (const [i, { count, duration }] of runs.entries()) {
+    view.setUint32(i * 8, count);
+    view.setUint32(i * 8 + 4, duration);
+  }
+  return fullBox('stts', 0, 0, u32(runs.length), table);
+}
 const sampleSizes = (sizes: readonly number[]) => fullBox('stsz', 0, 0, u32(0, sizes.length), u32s(sizes));
 const chunkOffsets = (offsets: readonly number[], large: boolean) =>
   large ? fullBox('co64', 0, 0, u32(offsets.length), u64s(offsets)) : fullBox('stco', 0, 0, u32(offsets.length), u32s(offsets));
 
 /** Which samples lie together, by which sample entry they are read, and where. */
-function chunkTables({ chunks, large }: Movie, track: 'video' | 'audio'): Uint8Array[] {
+function chunkTables({ chunks, large }: Movie, track: 'video' | 'audio'): Pieces[] {
   const own = chunks.filter((chunk) => chunk.track === track);
   const runs: number[] = [];
   for (const [i, { count, entry }] of own.entries()) {
@@ -152,8 +155,8 @@ function chunkTables({ chunks, large }: Movie, track: 'video' | 'audio'): Uint8A
 }
 
 /** What every reader of MP4 and H.264 knows. */
-export const fileType = (): Uint8Array => box('ftyp', latin1('isom'), u32(0x200), latin1('isomiso2avc1mp41'));
+export const fileType = (): Pieces => box('ftyp', latin1('isom'), u32(0x200), latin1('isomiso2avc1mp41'));
 
 /** The header of the media box, for so many bytes of media. */
-export const mediaBoxHeader = (bytes: number, large: boolean): Uint8Array =>
-  large ? concat([u32(1), latin1('mdat'), u64s([bytes + 16])]) : concat([u32(bytes + 8), latin1('mdat')]);
+export const mediaBoxHeader = (bytes: number, large: boolean): Pieces =>
+  large ? [u32(1), latin1('mdat'), u64s([bytes + 16])] : [u32(bytes + 8), latin1('mdat')];

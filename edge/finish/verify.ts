@@ -4,10 +4,12 @@ import { CustomSource, EncodedPacketSink, Input, MP4, type EncodedPacket, type I
 import { TabreelError } from '../../shared/errors.ts';
 import type { RecordingFile, Verification } from '../../shared/recording.ts';
 import type { Storage } from '../storage/storage.ts';
+import { boxAt, boxesIn, boxIn, viewOf } from './boxes.ts';
 import { avcSettings, checkPictures } from './h264.ts';
 import type { Joined } from './join.ts';
 import type { Chunk, Laid } from './layout.ts';
 import type { Plan } from './plan.ts';
+import { release } from './release.ts';
 import { audioConfig } from './silence.ts';
 
 export type Verified = Verification & { duration: number; width: number; height: number };
@@ -70,7 +72,7 @@ export async function verifyFile(storage: Storage, key: string, plan: Plan, join
     return `${found.duration.toFixed(3)} s of ${plan.duration.toFixed(3)} s`;
   });
   await check('samples', async () => {
-    const [pictures, sounds] = [await count(tracks.video), await count(tracks.audio)];
+    const { vide: pictures = 0, soun: sounds = 0 } = await countSamples(storage, key);
     const planned = [plan.video.sizes.length, plan.audio?.sizes.length ?? 0] as const;
     must(pictures === planned[0] && sounds === planned[1], `${pictures} pictures and ${sounds} packets of sound, planned were ${planned[0]} and ${planned[1]}`);
     return `${pictures} pictures, ${sounds} packets of sound`;
@@ -99,14 +101,27 @@ export async function describe(storage: Storage, key: string): Promise<Joined> {
   for await (const chunk of stream) {
     hash.update(chunk);
     bytes += chunk.length;
+    release(chunk);
   }
   return { bytes, sha256: hash.digest('hex') };
 }
 
-async function count(track: InputTrack | null): Promise<number> {
-  let packets = 0;
-  if (track) for await (const _packet of new EncodedPacketSink(track).packets(undefined, undefined, { metadataOnly: true })) packets += 1;
-  return packets;
+/** How many samples the tracks of each kind have, by the file's own tables. */
+async function countSamples(storage: Storage, key: string): Promise<Record<string, number>> {
+  const read = async (start: number, end: number) => (await storage.get(key, { start, end })) ?? new Uint8Array();
+  for (let at = 0; ; ) {
+    const { type, end } = boxAt(await read(at, at + 16), 0);
+    const moov = type === 'moov' ? await read(at, at + end) : null;
+    at += end;
+    if (moov === null) continue;
+    const counts: Record<string, number> = {};
+    for (const trak of boxesIn(moov, 8).filter(({ type: name }) => name === 'trak')) {
+      const handler = boxIn(moov, 'mdia/hdlr', trak.body, trak.end).body + 8;
+      const sizes = boxIn(moov, 'mdia/minf/stbl/stsz', trak.body, trak.end).body + 8;
+      counts[String.fromCharCode(...moov.subarray(handler, handler + 4))] = viewOf(moov).getUint32(sizes);
+    }
+    return counts;
+  }
 }
 
 /** Samples of the first and the last segment, counted from 0. */

@@ -14,7 +14,7 @@ export type ByteRange = { start: number; end: number };
 export type Upload = {
   /**
    * Pieces come in ascending order, but that a hole left at the beginning may be filled last, and bytes in it written
-   * again: an MP4's header is known only at its end.
+   * again: an MP4's header is known only at its end. Once it resolves the caller may use the array for something else.
    */
   write(position: number, bytes: Uint8Array): Promise<void>;
   /** The object is there, durably. */
@@ -30,7 +30,7 @@ export type Upload = {
 export type Storage = {
   /** Replaces what is there. */
   put(key: string, bytes: Uint8Array): Promise<void>;
-  /** Null where there is no such object. */
+  /** Null where there is no such object. The bytes are the caller's, as are a stream's. */
   get(key: string, range?: ByteRange): Promise<Uint8Array | null>;
   /** Null where there is no such object. The stream holds resources until it ends or is cancelled. */
   stream(key: string, range?: ByteRange): Promise<ReadableStream<Uint8Array> | null>;
