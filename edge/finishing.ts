@@ -5,7 +5,7 @@ import { TabreelError } from '../shared/errors.ts';
 import { finishJob, newFinishJob, type FinishJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
 import { FINISH_QUEUE, createFinishQueue, createRecordQueue, finishJobOptions, patientRedis } from '../shared/queue.ts';
-import { startReconciler } from '../shared/reconciler.ts';
+import { startReconciler, type ReconcilerTimes } from '../shared/reconciler.ts';
 import { createRecordingStore, type RecordingStore } from '../shared/recording-store.ts';
 import type { FinaliserConfig } from './config.ts';
 import { discardRecording, finishRecording, giveUp, removeRecording, sweepParts } from './finish/finish.ts';
@@ -36,12 +36,13 @@ const LOCK_MS = 60_000;
  * @param config from readFinaliserConfig, or made by hand
  * @param options.storage instead of what config names
  * @param options.webhooks how often and by what webhooks are told
+ * @param options.reconciler how often recordings are looked for that nobody works on, or that were kept long enough
  * @returns closed with `await using` or its Symbol.asyncDispose, which breaks off what runs; it is done again elsewhere
  */
 export async function startFinaliser(
   config: FinaliserConfig,
   log: Log,
-  options: { storage?: Storage; webhooks?: WebhookOptions } = {},
+  options: { storage?: Storage; webhooks?: WebhookOptions; reconciler?: Partial<ReconcilerTimes> } = {},
 ): Promise<AsyncDisposable> {
   const trouble = redisTroubleLog(log);
   const redis = patientRedis(config.redisUrl, trouble);
@@ -118,7 +119,7 @@ export async function startFinaliser(
     giveUp(deps, id, error).catch((cause: unknown) => log.error('a recording stays in finishing', { recording: id, error: cause }));
   });
   const webhooks = tellWebhooks(config, log, redis, store, options.webhooks);
-  const reconciler = startReconciler({ redis, store, recordQueue, finishQueue: queue, retention: config.retention ?? null, log });
+  const reconciler = startReconciler({ redis, store, recordQueue, finishQueue: queue, retention: config.retention ?? null, log, times: options.reconciler ?? {} });
   storage.sweep().then(
     (swept) => swept > 0 && log.info('what killed processes left half-written is removed', { files: swept }),
     (error: unknown) => log.warn('what killed processes left half-written could not be looked for', { error }),

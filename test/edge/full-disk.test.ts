@@ -83,7 +83,7 @@ describe.skipIf(await lacks('root', 'ffmpeg'))('a disk that fills up', () => {
     expect(done.warnings).toEqual([]);
   }, 20_000);
 
-  test.each([
+  test.concurrent.each([
     ['is said to be missing before it is written', true],
     ['runs out while it is written', false],
   ])('of a file whose room %s the parts stay, and it is made once there is room', async (_what, looked) => {

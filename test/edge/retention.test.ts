@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { startFinaliser } from '../../edge/finishing.ts';
 import { openStorage } from '../../edge/storage/open.ts';
 import { startRedis, type TestRedis } from '../helpers/redis.ts';
 import { makeCmaf, type Cmaf } from './cmaf.ts';
@@ -44,7 +45,7 @@ async function keysAbout({ control: { redis: client }, config }: TestEdge, id: s
 test('of a recording that was kept for as long as it is to be nothing is left', async () => {
   await using edge = await testEdge(redis.url, { retention: 2 });
   const storage = await openStorage(edge.config);
-  await using _finaliser = await edge.finaliser();
+  await using _finaliser = await startFinaliser(edge.config, edge.log, { reconciler: { round: 300 } });
   const id = await record(edge);
   expect((await keysAbout(edge, id)).length).toBeGreaterThan(5);
   expect((await storage.list(`${id}/`)).map(({ key }) => key)).toEqual(expect.arrayContaining([`${id}/recording.mp4`, `${id}/manifest.json`]));
