@@ -85,6 +85,7 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
     HOME: process.env['HOME'],
     PORT: '0',
     SLOTS: String(options.slots ?? 1),
+    SPOOL_DIR: join(directory, 'spool'),
     CAPTURE_ENGINE: options.engine ?? 'self',
     CHROMIUM_SANDBOX: process.getuid?.() === 0 ? 'off' : 'on',
     TOKEN_SECRET: 'system-test-token-secret',

@@ -84,7 +84,7 @@ describe.skipIf(noDisk)('a recording whose disk fills up', () => {
 
   it('ends with what was stored where there is none, and says so', async () => {
     using disk = smallDisk('700m');
-    await using service = await startService({ storage: disk.path, mediaLimits: { unreachable: 8000 } });
+    await using service = await startService({ storage: disk.path, mediaLimits: { deliver: 6000 } });
     const { id } = await service.create({ url: pages.url('/animated.html') });
     await service.waitFor(id, 'recording');
     await sleep(4000);

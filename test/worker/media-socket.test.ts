@@ -223,3 +223,25 @@ describe('media that can not get through', () => {
     await expect(sink.finish(1)).rejects.toThrow('disposed');
   });
 });
+
+describe('pressure', () => {
+  it('rises where the open way falls behind, not with what an outage left, and is gone with what waits', async () => {
+    const ingest = await startIngest();
+    const held: (() => void)[] = [];
+    ingest.onPart = (_header, _socket, acknowledge) => held.push(acknowledge);
+    const sink = dial(ingest.url);
+    for (let i = 0; i < 10; i += 1) sink.push(segment(i));
+    while (held.length < 10) await sleep(5);
+    // ten segments of two seconds, all pushed before the socket was welcome
+    expect(sink.pressure()).toBeLessThan(0.01);
+    for (let i = 10; i < 15; i += 1) sink.push(segment(i));
+    expect(sink.pressure()).toBeCloseTo(1 / 3, 2);
+    for (let i = 15; i < 30; i += 1) sink.push(segment(i));
+    expect(sink.pressure()).toBe(1);
+    while (held.length < 30) await sleep(5);
+    ingest.onPart = (_header, _socket, acknowledge) => acknowledge();
+    for (const acknowledge of held.splice(0)) acknowledge();
+    await sink.finish(60_000_000);
+    expect(sink.pressure()).toBe(0);
+  });
+});

@@ -37,6 +37,9 @@ const defaultLimits: MediaSocketLimits = {
   lastRetry: 5000,
 };
 
+/** Seconds that a socket may fall behind what is made, at a pressure of 1. */
+const BEHIND_SECONDS = 30;
+
 export type MediaSocketOptions = {
   /** Absolute `wss://` or `ws://` URL, without a credential. */
   url: string;
@@ -92,6 +95,8 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
   let lastCause: MediaCause = { code: 'media_unreachable', what: `${host} was never dialled` };
   /** A connection was closed for want of room, and nothing was stored since. */
   let full: MediaCause | null = null;
+  /** Least seconds of media that have waited on the present socket. */
+  let leastWaiting = 0;
   /** What was refused leaves a hole: nothing may follow it. */
   let refused: TabreelError | null = null;
 
@@ -150,6 +155,7 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
         stored.until = header.start + header.duration;
       }
     }
+    leastWaiting = Math.min(leastWaiting, backlog.seconds());
     link.progressed();
     patience.progressed();
     trouble.over();
@@ -210,6 +216,7 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
         // can't be, as acknowledged means stored; sending goes on from what is still here
         if (seq < acked) log.error('the ingest knows of fewer parts than it acknowledged', { acked, claimed: seq });
         if (seq > acked || backlog.parts() === 0) takeAck(seq);
+        leastWaiting = backlog.seconds();
         nextSeq = acked + 1;
         pump();
       },
@@ -249,6 +256,12 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
     return true;
   };
 
+  /** What an outage left is no reason to ease off, as long as it becomes less. */
+  const pressure = (): number => {
+    const behind = nextSeq === null ? 0 : (backlog.seconds() - leastWaiting) / BEHIND_SECONDS;
+    return Math.min(1, Math.max(backlog.pressure(), behind));
+  };
+
   const refusal = (): TabreelError => {
     const what = `${backlog.bytes()} bytes of media wait to be stored at ${host}, and no more can be kept`;
     if (full !== null) return new TabreelError('storage_full', `${what}: ${full.what}`);
@@ -269,7 +282,7 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
       storedBytes: stored.bytes,
       storedUntil: stored.until,
     }),
-    pressure: backlog.pressure,
+    pressure,
     finish(durationMicroseconds) {
       if (state === 'disposed') return Promise.reject(new TypeError('the sink is disposed'));
       if (state === 'open') {
@@ -281,7 +294,7 @@ export function createMediaSocketSink(options: MediaSocketOptions): Sink & { cou
       return finished.promise;
     },
     failed: failed.promise,
-    counts: () => ({ ...structuredClone(counts), waitingBytes: backlog.bytes(), spooledBytes: backlog.spooledBytes(), pressure: backlog.pressure() }),
+    counts: () => ({ ...structuredClone(counts), waitingBytes: backlog.bytes(), spooledBytes: backlog.spooledBytes(), pressure: pressure() }),
     async [Symbol.asyncDispose]() {
       if (state === 'open' || state === 'finishing') {
         settle('disposed');

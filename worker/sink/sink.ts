@@ -23,7 +23,10 @@ export type Sink = AsyncDisposable & {
    */
   push(part: SinkPart): void;
   progress(): SinkProgress;
-  /** Share of all that can be kept, in memory and on disk, that is taken: 0 to 1. At 1 the next part may be refused. */
+  /**
+   * 0 to 1: the share of all that can be kept, in memory and on disk, that is taken; and where the open way is too slow for what
+   * is made, half a minute of media that it fell behind is 1 too.
+   */
   pressure(): number;
   /** Resolves once everything pushed is stored; `end` is pushed by it. Rejects as `failed` does: after long without progress. */
   finish(durationMicroseconds: number): Promise<void>;
