@@ -23,8 +23,9 @@ export const isLiveOver = ({ state, attempt }: Pick<RecordingRecord, 'state' | '
  * Null before the first segment. What was said of earlier segments is never taken back.
  *
  * A section that has a header of its own (another attempt, what follows a pause) is a discontinuity: players then place it
- * where the one before ends, whatever times its media have. So the time for which nothing was recorded is passed over, and
- * nobody waits for it (RFC 8216, 4.3.2.3; hls.js 1.7 and Safari).
+ * where the one before ends, whatever times its media have (RFC 8216, 4.3.2.3; so does hls.js 1.7). So the time for which
+ * nothing was recorded is passed over, and nobody waits for it. Dates (EXT-X-PROGRAM-DATE-TIME) are not told: a pause that
+ * becomes known later would change them.
  *
  * @param options.over nothing will follow
  * @param options.query appended to each URI, with its question mark, or empty
