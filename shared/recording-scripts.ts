@@ -104,7 +104,8 @@ local state, desired = now[1], now[2]
 if not state then return { 'missing' } end
 if ARGV[4] ~= '' and ARGV[4] ~= now[3] then return { 'fenced', state, desired } end
 if not string.find(ARGV[5], ',' .. state .. ',', 1, true) then return { 'refused', state, desired } end
-for i = 7, #ARGV, 2 do
+if ARGV[7] ~= '' and not string.find(ARGV[7], ',' .. desired .. ',', 1, true) then return { 'refused', state, desired } end
+for i = 8, #ARGV, 2 do
   -- null: not any more
   if ARGV[i + 1] == '' then redis.call('HDEL', record, ARGV[i]) else redis.call('HSET', record, ARGV[i], ARGV[i + 1]) end
   if ARGV[i] == 'desired' and ARGV[i + 1] == 'deleted' then redis.call('ZADD', removing, 'NX', clock(), id) end

@@ -116,6 +116,8 @@ export type Created = { outcome: 'created' | 'repeated'; id: string } | { outcom
 
 export type Change = {
   from: readonly RecordingState[];
+  /** Only where this is wanted of it now. */
+  wanted?: readonly DesiredState[];
   to?: RecordingState;
   /** Only where this attempt is the newest: a lost worker that comes back changes nothing. */
   attempt?: number;
@@ -235,7 +237,7 @@ export function createRecordingStore(redis: Redis, prefix: string) {
     },
 
     async change(id: string, change: Change): Promise<Changed> {
-      const { from, to, attempt, ...fields } = change;
+      const { from, to, attempt, wanted, ...fields } = change;
       if (to !== undefined) {
         for (const state of from) {
           if (state !== to && !transitions[state].includes(to)) throw new TypeError(`a recording can't go from ${state} to ${to}`);
@@ -245,7 +247,7 @@ export function createRecordingStore(redis: Redis, prefix: string) {
         value === undefined ? [] : [name, value === null ? '' : typeof value === 'object' ? JSON.stringify(value) : String(value)],
       );
       if (to !== undefined && isEnd(to) && fields.endedAt === undefined) pairs.push('endedAt', String(Date.now()));
-      return asChanged(await run(changeScript, id, [attempt ?? '', `,${from.join(',')},`, to ?? '', ...pairs]));
+      return asChanged(await run(changeScript, id, [attempt ?? '', `,${from.join(',')},`, to ?? '', wanted === undefined ? '' : `,${wanted.join(',')},`, ...pairs]));
     },
 
     /**

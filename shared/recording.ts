@@ -214,6 +214,16 @@ export const marker = z.object({ label: z.string(), at: z.number().describe("sec
 export type Marker = z.infer<typeof marker>;
 export const MARKERS_AT_MOST = 500;
 
+/** The body of `POST /v1/recordings/:id/markers`. */
+export const markerRequest = z.strictObject({
+  label: z
+    .string()
+    .min(1)
+    .max(200)
+    .regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}]*$/u, { error: 'must have printable characters only' })
+    .describe('a chapter of the file begins here'),
+});
+
 /** A stretch of wall time that was cut out. */
 export const pause = z.object({
   at: z.number().describe("seconds on the recording's timeline"),
@@ -267,6 +277,10 @@ export const recording = z.object({
   links: z.object({
     self: z.string(),
     stop: z.string(),
+    pause: z.string(),
+    resume: z.string(),
+    cancel: z.string(),
+    markers: z.string(),
     events: z.string(),
     live: z.string(),
     file: z.string(),

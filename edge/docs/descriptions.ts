@@ -4,7 +4,7 @@ import { resolver } from 'hono-openapi';
 import { z } from 'zod';
 import { manifest } from '../finish/manifest.ts';
 import { originStep, problem } from '../problem.ts';
-import { externalOrigin, recording, recordingRequest, recordingStates } from '../../shared/recording.ts';
+import { externalOrigin, markerRequest, recording, recordingRequest, recordingStates } from '../../shared/recording.ts';
 
 type Description = Parameters<typeof describeRoute>[0];
 type Responses = NonNullable<Description['responses']>;
@@ -15,7 +15,7 @@ const texts: Readonly<Record<number, string>> = {
   400: 'The request is not valid',
   401: 'The token is not valid',
   404: 'There is no such recording, or the file is not there yet',
-  409: 'The Idempotency-Key was used with another body',
+  409: 'The Idempotency-Key was used with another body, or the recording is not in a state that allows this',
   410: 'The live stream is over: fetch the file',
   413: 'The body is too large',
   415: 'The body is not application/json',
@@ -106,6 +106,42 @@ export const stopDescription: Description = {
   operationId: 'stopRecording',
   parameters: [id],
   responses: { 200: json('The recording', recording), ...problems(400, 404, 421, 503) },
+};
+
+export const pauseDescription: Description = {
+  tags,
+  summary: 'Cut out what follows, until it is resumed',
+  description: 'Idempotent. A recording that is not under way yet opens its page and waits.',
+  operationId: 'pauseRecording',
+  parameters: [id],
+  responses: { 200: json('The recording', recording), ...problems(400, 404, 409, 421, 503) },
+};
+
+export const resumeDescription: Description = {
+  tags,
+  summary: 'Go on after a pause',
+  description: 'Idempotent.',
+  operationId: 'resumeRecording',
+  parameters: [id],
+  responses: { 200: json('The recording', recording), ...problems(400, 404, 409, 421, 503) },
+};
+
+export const cancelDescription: Description = {
+  tags,
+  summary: 'End a recording without a file',
+  description: 'Idempotent. What was recorded is discarded. One that is completed or failed is not canceled any more: 409.',
+  operationId: 'cancelRecording',
+  parameters: [id],
+  responses: { 200: json('The recording', recording), ...problems(400, 404, 409, 421, 503) },
+};
+
+export const markersDescription: Description = {
+  tags,
+  summary: 'Name the present moment: a chapter of the file begins there',
+  operationId: 'markRecording',
+  parameters: [id],
+  requestBody: { required: true, content: { 'application/json': { schema: resolver(markerRequest, { io: 'input' }) } } },
+  responses: { 200: json('The recording', recording), ...problems(400, 404, 409, 413, 415, 421, 503) },
 };
 
 export const deleteDescription: Description = {

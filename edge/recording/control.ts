@@ -4,9 +4,10 @@ import { z } from 'zod';
 import { TabreelError } from '../../shared/errors.ts';
 import { newFinishJob } from '../../shared/job.ts';
 import { finishJobOptions } from '../../shared/queue.ts';
-import { isEnd, recordingId, recordingStates } from '../../shared/recording.ts';
+import { isEnd, MARKERS_AT_MOST, markerRequest, recordingId, recordingStates, type RecordingState } from '../../shared/recording.ts';
 import type { RecordingRecord, RecordingStore } from '../../shared/recording-store.ts';
 import type { AppDeps, AppEnv } from '../app.ts';
+import { readBody } from './body.ts';
 import { viewOf } from './view.ts';
 
 /** A worker that runs a deleted recording learns of it within a beat; its files are removed once it surely has. */
@@ -57,20 +58,78 @@ async function answer(deps: AppDeps, c: Context<AppEnv>, id: string): Promise<Re
 
 export const getRecording = (deps: AppDeps) => (c: Context<AppEnv>) => answer(deps, c, c.req.param('id') ?? '');
 
+/** States in which an attempt runs, or the next one is awaited. */
+const running = ['starting', 'recording', 'paused'] as const;
+
 /** Idempotent: a recording that is over, or about to be, stays as it is. */
 export const stopRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
   const { store, log } = deps;
   const { id } = await findRecord(store, c.req.param('id') ?? '');
-  const canceled = await store.change(id, { from: ['queued'], to: 'canceled', desired: 'stopped' });
-  if (canceled.outcome === 'changed') {
-    log.info('recording canceled', { recording: id });
-    await dropJob(deps, id);
-  } else {
-    const stopped = await store.change(id, { from: ['starting', 'recording', 'paused'], desired: 'stopped' });
+  if (!(await cancelQueued(deps, id, 'stopped'))) {
+    const stopped = await store.change(id, { from: running, wanted: ['recording', 'paused'], desired: 'stopped' });
     if (stopped.outcome === 'changed') log.info('recording is to stop', { recording: id });
   }
   return answer(deps, c, id);
 };
+
+/** Ends it without a file: what is stored of it is discarded. Idempotent; a recording that has come to another end keeps its file. */
+export const cancelRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
+  const { store, finishQueue, log } = deps;
+  const { id } = await findRecord(store, c.req.param('id') ?? '');
+  if (!(await cancelQueued(deps, id, 'canceled'))) {
+    const canceled = await store.change(id, { from: running, wanted: ['recording', 'paused', 'stopped'], desired: 'canceled' });
+    if (canceled.outcome === 'changed') log.info('recording is to be canceled', { recording: id });
+    else if (canceled.state === 'finishing') {
+      const discard = () => finishQueue.add('discard', newFinishJob(id, 'discard'), finishJobOptions(id, 'discard', REMOVE_DELAY_MS));
+      const ended = await store.change(id, { from: ['finishing'], to: 'canceled', desired: 'canceled' });
+      if (ended.outcome === 'changed') {
+        log.info('recording canceled', { recording: id });
+        await discard();
+      }
+    }
+  }
+  const { state } = await findRecord(store, id);
+  if (state === 'completed' || state === 'failed') throw illegal(state, 'canceled', 'DELETE removes it with its files');
+  return answer(deps, c, id);
+};
+
+/** Both idempotent, and good from the moment the recording is created: a paused one opens its page and waits. */
+export const pauseRecording = (deps: AppDeps) => (c: Context<AppEnv>) => wish(deps, c, 'paused');
+export const resumeRecording = (deps: AppDeps) => (c: Context<AppEnv>) => wish(deps, c, 'recording');
+
+async function wish(deps: AppDeps, c: Context<AppEnv>, desired: 'paused' | 'recording'): Promise<Response> {
+  const { store, log } = deps;
+  const before = await findRecord(store, c.req.param('id') ?? '');
+  const verb = desired === 'paused' ? 'paused' : 'resumed';
+  const changed = await store.change(before.id, { from: ['queued', ...running], wanted: ['recording', 'paused'], desired });
+  if (changed.outcome === 'missing') throw new TabreelError('recording_not_found', `there is no recording ${before.id}`);
+  if (changed.outcome !== 'changed') throw illegal(changed.state ?? before.state, verb, 'only one that is queued or under way, and not to end, can be');
+  if (before.desired !== desired) log.info(`recording is to be ${verb}`, { recording: before.id });
+  return answer(deps, c, before.id);
+}
+
+/** Names the present moment of the recording's timeline. Each call is another marker. */
+export const markRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
+  const { id, state } = await findRecord(deps.store, c.req.param('id') ?? '');
+  const { label } = await readBody(c, markerRequest);
+  const marked = await deps.store.mark(id, label);
+  if (marked.outcome === 'missing') throw new TabreelError('recording_not_found', `there is no recording ${id}`);
+  if (marked.outcome === 'full') throw new TabreelError('too_many_markers', `a recording has ${MARKERS_AT_MOST} markers at most`);
+  if (marked.outcome === 'refused') throw illegal(marked.state ?? state, 'marked', 'markers belong between its first picture and its end');
+  return answer(deps, c, id);
+};
+
+const illegal = (state: RecordingState, what: string, hint: string): TabreelError =>
+  new TabreelError('illegal_state', `the recording is ${state} and can't be ${what}: ${hint}`);
+
+/** @returns whether it was queued, and is canceled now */
+async function cancelQueued(deps: AppDeps, id: string, desired: 'stopped' | 'canceled'): Promise<boolean> {
+  const { outcome } = await deps.store.change(id, { from: ['queued'], to: 'canceled', desired });
+  if (outcome !== 'changed') return false;
+  deps.log.info('recording canceled', { recording: id });
+  await dropJob(deps, id);
+  return true;
+}
 
 export const deleteRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
   const { store, finishQueue, log } = deps;

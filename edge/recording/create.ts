@@ -9,6 +9,7 @@ import { defaultVideoBitrate, newRecordingId, recordingRequest, type RecordingRe
 import type { RecordWebhook, RecordingRecord } from '../../shared/recording-store.ts';
 import { seal, signToken } from '../../shared/token.ts';
 import type { AppConfig, AppDeps, AppEnv } from '../app.ts';
+import { invalid, readBody } from './body.ts';
 import { hasRoom, storageFull } from '../storage/storage.ts';
 import { unsupported } from '../unsupported.ts';
 import { sealTarget } from '../webhooks/target.ts';
@@ -61,7 +62,11 @@ export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
   const record = await store.get(created.id);
   if (record === null || record.desired === 'deleted') throw new TabreelError('recording_not_found', 'the recording was deleted');
   // also for a repeated request: the first one's job may never have got into the queue, and a known job is not added twice
-  if (record.state === 'queued') await enqueue(recordQueue, record, now);
+  if (record.state === 'queued') {
+    await enqueue(recordQueue, record, now);
+    // otherwise the reconciler finds that it has its job
+    await store.enqueued(record.id).catch((error: unknown) => log.debug('recording is looked at once more', { recording: record.id, error }));
+  }
   if (created.outcome === 'created') {
     log.info('recording created', {
       recording: id,
@@ -82,20 +87,8 @@ async function enqueue(queue: AppDeps['recordQueue'], record: RecordingRecord, n
 
 /** @throws {TabreelError} unsupported_media_type, invalid_json or invalid_request with every field that is wrong */
 async function readRequest(c: Context, config: AppConfig, now: number): Promise<RecordingRequest> {
-  const type = (c.req.header('content-type') ?? '').split(';')[0]?.trim().toLowerCase();
-  if (type !== 'application/json') {
-    throw new TabreelError('unsupported_media_type', `the body must come with Content-Type: application/json, not ${type || 'none'}`);
-  }
-  let body: unknown;
-  try {
-    body = await c.req.json();
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
-    throw new TabreelError('invalid_json', error.message);
-  }
-  const parsed = recordingRequest.safeParse(body);
-  if (!parsed.success) throw invalid(parsed.error.issues.flatMap(issuesOf));
-  const { maxDuration, startAt, headers, cookies, webhook } = parsed.data;
+  const request = await readBody(c, recordingRequest);
+  const { maxDuration, startAt, headers, cookies, webhook } = request;
   const issues: FieldIssue[] = [];
   if (maxDuration !== undefined && maxDuration > config.maxDuration) {
     issues.push({ path: 'maxDuration', message: `at most ${config.maxDuration} (MAX_DURATION)` });
@@ -109,21 +102,7 @@ async function readRequest(c: Context, config: AppConfig, now: number): Promise<
     }
   }
   if (issues.length > 0) throw invalid(issues);
-  return parsed.data;
-}
-
-const invalid = (issues: readonly FieldIssue[]): TabreelError =>
-  new TabreelError('invalid_request', issues.map(({ path, message }) => (path === '' ? message : `${path}: ${message}`)).join('; '), { issues });
-
-type ZodIssue = { code?: string; path: readonly PropertyKey[]; message: string; keys?: readonly string[] };
-
-/** An unknown field is reported at its own path, not at its parent's. */
-function issuesOf(issue: ZodIssue): FieldIssue[] {
-  const path = issue.path.map(String);
-  if (issue.code === 'unrecognized_keys') {
-    return (issue.keys ?? []).map((key) => ({ path: [...path, key].join('.'), message: 'there is no such field' }));
-  }
-  return [{ path: path.join('.'), message: issue.message }];
+  return request;
 }
 
 function readIdempotencyKey(c: Context): string | null {

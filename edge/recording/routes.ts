@@ -6,7 +6,7 @@ import type { AppDeps, AppEnv } from '../app.ts';
 import * as described from '../docs/descriptions.ts';
 import { problemResponse } from '../problem.ts';
 import { unsupported } from '../unsupported.ts';
-import { deleteRecording, getRecording, listRecordings, stopRecording } from './control.ts';
+import { cancelRecording, deleteRecording, getRecording, listRecordings, markRecording, pauseRecording, resumeRecording, stopRecording } from './control.ts';
 import { createRecording } from './create.ts';
 import { recordingEvents } from './events.ts';
 import { getFile, getPlaylist, getSegment } from './files.ts';
@@ -19,6 +19,10 @@ export function recordingRoutes(deps: AppDeps): Hono<AppEnv> {
     .get('/', describeRoute(described.listDescription), listRecordings(deps))
     .get('/:id', describeRoute(described.getDescription), getRecording(deps))
     .post('/:id/stop', describeRoute(described.stopDescription), stopRecording(deps))
+    .post('/:id/pause', describeRoute(described.pauseDescription), pauseRecording(deps))
+    .post('/:id/resume', describeRoute(described.resumeDescription), resumeRecording(deps))
+    .post('/:id/cancel', describeRoute(described.cancelDescription), cancelRecording(deps))
+    .post('/:id/markers', describeRoute(described.markersDescription), markRecording(deps))
     .delete('/:id', describeRoute(described.deleteDescription), deleteRecording(deps))
     .get('/:id/events', describeRoute(described.eventsDescription), served(recordingEvents))
     .get('/:id/live.m3u8', describeRoute(described.playlistDescription), served(getPlaylist))

@@ -18,6 +18,10 @@ export async function viewOf(record: RecordingRecord, origin: ExternalOrigin, to
     links: {
       self,
       stop: `${self}/stop`,
+      pause: `${self}/pause`,
+      resume: `${self}/resume`,
+      cancel: `${self}/cancel`,
+      markers: `${self}/markers`,
       events: `${self}/events${token}`,
       live: `${self}/live.m3u8${token}`,
       file: `${self}/recording.mp4${token}`,
