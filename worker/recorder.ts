@@ -5,6 +5,7 @@ import { asTabreelError, TabreelError, type ErrorCode } from '../shared/errors.t
 import type { RecordingJob } from '../shared/job.ts';
 import { withoutQuery, type Log } from '../shared/log.ts';
 import type { CaptureEngineName, PageSecrets } from '../shared/recording.ts';
+import { abortable } from './abortable.ts';
 import type { FoundBrowser } from './browser/find.ts';
 import { launchBrowser } from './browser/launch.ts';
 import { openPage } from './browser/page.ts';
@@ -375,15 +376,6 @@ function abortWhenRejected(promise: Promise<unknown>): AbortSignal {
   promise.catch((error: unknown) => controller.abort(error));
   return controller.signal;
 }
-
-const abortable = <T>(promise: Promise<T>, signal: AbortSignal): Promise<T> =>
-  Promise.race([
-    promise,
-    new Promise<never>((_, reject) => {
-      if (signal.aborted) reject(signal.reason as Error);
-      signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
-    }),
-  ]);
 
 async function timeout<T>(promise: Promise<T>, milliseconds: number): Promise<T> {
   let timer: NodeJS.Timeout | undefined;

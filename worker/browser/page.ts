@@ -3,6 +3,7 @@ import type { HTTPResponse, Page } from 'puppeteer-core';
 import { TabreelError } from '../../shared/errors.ts';
 import { withoutQuery } from '../../shared/log.ts';
 import type { PageSecrets, RecordingSpec } from '../../shared/recording.ts';
+import { abortable } from '../abortable.ts';
 import { failureKey, PROXY_ERROR_HEADER, type OutboundProxy } from '../outbound/proxy.ts';
 import { sendSecrets } from './page-secrets.ts';
 
@@ -68,11 +69,11 @@ const passing: ReadonlySet<number> = new Set([408, 425, 429]);
 async function navigate(page: Page, spec: RecordingSpec, proxy: Pick<OutboundProxy, 'failures'>, signal: AbortSignal): Promise<void> {
   let response: HTTPResponse | null;
   try {
-    response = await page.goto(spec.url, {
-      waitUntil: spec.start.when === 'load' ? 'load' : 'domcontentloaded',
-      timeout: spec.start.timeout * 1000,
+    // puppeteer's goto takes a signal and does not heed it
+    response = await abortable(
+      page.goto(spec.url, { waitUntil: spec.start.when === 'load' ? 'load' : 'domcontentloaded', timeout: spec.start.timeout * 1000 }),
       signal,
-    });
+    );
   } catch (error) {
     signal.throwIfAborted();
     throw navigationError(error, spec, proxy);
