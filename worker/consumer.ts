@@ -189,7 +189,8 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     stalledInterval: STALLED_MS,
     maxStalledCount: MAX_STALLED,
   });
-  worker.on('error', (error) => log.warn('queue', { error }));
+  // a lock that expired while Redis was away is missed every few seconds, and of no use
+  worker.on('error', (error) => log[/could not renew lock|Missing lock/.test(error.message) ? 'debug' : 'warn']('queue', { error }));
   worker.on('failed', (job, error) => log.error('job failed', { recording: job?.id, error }));
   worker.on('stalled', (id) => log.warn('job stalled', { recording: id }));
 
