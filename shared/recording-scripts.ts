@@ -14,7 +14,10 @@ const WEBHOOK_EVENTS_KEPT = 10_000;
 export const webhookKeys = (prefix: string) => ({
   /** The recording's record; its field `webhook` says that there is one. */
   record: (id: string) => `${prefix}:r:${id}`,
-  /** Sorted set of the recordings that have something to tell, by when: milliseconds since the epoch, 0 for at once. */
+  /**
+   * Sorted set of the recordings that have something to tell, by when: milliseconds since the epoch, 0 for at once. Also the
+   * pub/sub channel on which it is announced that there is more.
+   */
   due: `${prefix}:webhooks`,
   /** List of a recording's state changes, oldest first, JSON each. */
   waiting: (id: string) => `${prefix}:w:${id}`,
@@ -76,6 +79,7 @@ local function move(from, to, at)
     redis.call('LTRIM', waiting, -${WEBHOOK_EVENTS_KEPT}, -1)
     -- one that is due later is being told, or retried
     redis.call('ZADD', due, 'NX', 0, id)
+    redis.call('PUBLISH', due, id)
   end
 end
 `;

@@ -9,8 +9,8 @@ import { openTarget } from './target.ts';
 
 /** In milliseconds. */
 export type WebhookTimes = {
-  /** How often Redis is asked whether something is due. */
-  poll: number;
+  /** Between two looks at what is due, at most: what is due is announced, and announcements may be lost. */
+  look: number;
   /** How long a try may take, connection to status. */
   timeout: number;
   /** A taken recording is due again after this where its process died; longer than a try. */
@@ -22,7 +22,7 @@ export type WebhookTimes = {
   keep: number;
 };
 
-const defaultTimes: WebhookTimes = { poll: 250, timeout: 10_000, lease: 15_000, firstRetry: 1000, lastRetry: 300_000, keep: 24 * 3600_000 };
+const defaultTimes: WebhookTimes = { look: 5000, timeout: 10_000, lease: 15_000, firstRetry: 1000, lastRetry: 300_000, keep: 24 * 3600_000 };
 /** An event that grew old before it could be tried still gets about a quarter of an hour. */
 const MIN_TRIES = 12;
 /** POSTs at once. New events go before retries, so that receivers that hang are not all that is attended to. */
@@ -42,6 +42,8 @@ export type WebhookDeps = {
 
 export type WebhookOptions = { times?: Partial<WebhookTimes>; post?: Post };
 
+const nothing = { ids: [] as string[], next: Infinity };
+
 /** How one POST ended, as the log may have it. */
 type Outcome = { host: string | null; status: number; error?: never } | { host: string | null; status?: never; error: unknown };
 
@@ -58,16 +60,17 @@ export function startWebhooks(deps: WebhookDeps, options: WebhookOptions = {}): 
   async function run(): Promise<void> {
     while (!stopped.signal.aborted) {
       const free = CONCURRENCY - running.size;
-      const ids = free === 0 ? [] : await queue.claim(free, times.lease).catch(refused);
+      const { ids, next } = free === 0 ? nothing : await queue.claim(free, times.lease).catch(refused);
       for (const id of ids) begin(id);
-      await bell.wait(times.poll);
+      // where there is more than can be told at once, the first that is done rings
+      await bell.wait(Math.min(times.look, next));
     }
   }
   /** Redis answers so while it loads its data, for example; a connection that is away is waited for. */
-  async function refused(error: unknown): Promise<string[]> {
+  async function refused(error: unknown): Promise<typeof nothing> {
     if (!stopped.signal.aborted) log.warn('Redis refuses to say which webhooks are due', { error });
     await sleep(REFUSED_MS);
-    return [];
+    return { ids: [], next: 0 };
   }
   function begin(id: string): void {
     // what was settled may be due, and taken, before this process has heard that it is settled
@@ -135,16 +138,19 @@ export function startWebhooks(deps: WebhookDeps, options: WebhookOptions = {}): 
     about.warn('webhook failed', { retryIn: Math.round(delay) / 1000 });
   }
 
+  const unlisten = queue.listen(bell.ring);
   void run();
   return {
     async [Symbol.asyncDispose]() {
       stopped.abort();
+      unlisten();
       bell.ring();
       const ended = Promise.all(running.values());
       await within(DRAIN_MS, ended);
       cut.abort(new Error('the process is leaving'));
       // what can't be said to Redis now is due again when its time is up
       await within(DRAIN_MS, ended);
+      await within(DRAIN_MS, queue.announce().catch(() => undefined));
     },
   };
 }

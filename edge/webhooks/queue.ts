@@ -35,7 +35,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 const claimScript = `${nowLua}
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
 for _, id in ipairs(ids) do redis.call('ZADD', KEYS[1], now + ARGV[2], id) end
-return ids
+local next = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%.0f', now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+return { ids, next[2] and next[2] - now or -1 }
 `;
 
 // nothing is done where the head is another by now: someone else had taken it over
@@ -68,9 +69,31 @@ export function createWebhookQueue(redis: Redis, prefix: string) {
     return redis.eval(settleScript, keys.length, ...keys, id, raw, next, Math.round(delayMs));
   };
   return {
-    /** Takes recordings that are due, for `leaseMs`; then they are due again, unless something is said of them before. */
-    async claim(count: number, leaseMs: number): Promise<string[]> {
-      return (await redis.eval(claimScript, 1, due, count, leaseMs)) as string[];
+    /**
+     * Takes recordings that are due, for `leaseMs`; then they are due again, unless something is said of them before.
+     * @returns with the milliseconds until the next one is due of those that aren't yet, infinite for none
+     */
+    async claim(count: number, leaseMs: number): Promise<{ ids: string[]; next: number }> {
+      const [ids, next] = (await redis.eval(claimScript, 1, due, count, leaseMs)) as [string[], number];
+      return { ids, next: next < 0 ? Infinity : next };
+    },
+
+    /**
+     * Tells of recordings that have become due by a change of state, over a connection of its own; also where some may have
+     * become due unheard. @returns ends it
+     */
+    listen(onDue: () => void): () => void {
+      const subscriber = redis.duplicate();
+      // the other connection's trouble is the same
+      subscriber.on('error', () => undefined);
+      subscriber.on('message', onDue);
+      subscriber.on('ready', () => void subscriber.subscribe(due).then(onDue, () => undefined));
+      return () => subscriber.disconnect();
+    },
+
+    /** Lets all who listen look, for one who leaves. */
+    async announce(): Promise<void> {
+      await redis.publish(due, '');
     },
 
     /** @returns null where nothing waits */

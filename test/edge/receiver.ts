@@ -7,6 +7,8 @@ import { eventually } from './harness.ts';
 
 export type Delivery = {
   id: string;
+  /** When it came, milliseconds since the epoch. */
+  at: number;
   headers: IncomingHttpHeaders;
   body: any;
   state: string;
@@ -43,7 +45,7 @@ export async function startReceiver(secret: string, answer: Answer = () => 204, 
       const expected = `v1,${createHmac('sha256', key).update(`${id}.${String(headers['webhook-timestamp'])}.${text}`).digest('base64')}`;
       const body = JSON.parse(text);
       const signed = headers['webhook-signature'] === expected && Math.abs(Date.now() / 1000 - Number(headers['webhook-timestamp'])) < 10;
-      const delivery: Delivery = { id, headers, body, state: body.data.state, signed, status: null };
+      const delivery: Delivery = { id, at: Date.now(), headers, body, state: body.data.state, signed, status: null };
       deliveries.push(delivery);
       void Promise.resolve(answer(delivery, deliveries)).then((status) => {
         delivery.status = status;

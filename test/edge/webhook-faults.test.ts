@@ -64,6 +64,20 @@ describe.concurrent('a finaliser that tells webhooks', () => {
     expect([...new Map(receiver.deliveries.map((delivery) => [delivery.id, delivery.state])).values()]).toEqual(['queued', 'starting', 'recording']);
   });
 
+  test.skipIf(!hasRedisServer)('whose connection for announcements is cut looks once it has another', async () => {
+    await using server = await realRedis();
+    await server.start();
+    await using own = await sealingEdge(server.url);
+    await using receiver = await startReceiver(secret);
+    await using finaliser = await tell(own, { look: 60_000 });
+    void finaliser;
+    const { id } = await own.create({ webhook: { url: receiver.url, secret } });
+    await receiver.until(1);
+    await own.control.redis.call('CLIENT', 'KILL', 'TYPE', 'pubsub');
+    await own.control.run(id);
+    await receiver.until(3, 3000);
+  });
+
   test('that leaves in the middle of a POST hands it to another at once, and counts no try', async () => {
     await using own = await sealingEdge(redis.url);
     await using receiver = await startReceiver(secret, (_delivery, { length }) => (length === 1 ? null : 200));

@@ -6,7 +6,7 @@ import type { EdgeConfig } from '../../edge/config.ts';
 import { testEdge, type TestEdge } from './harness.ts';
 
 export const secret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
-export const quick: Partial<WebhookTimes> = { poll: 50, firstRetry: 100, lastRetry: 200 };
+export const quick: Partial<WebhookTimes> = { firstRetry: 100, lastRetry: 200 };
 
 /** An edge that takes webhooks, under a prefix of its own: what its finalisers do is one test's only. */
 export const sealingEdge = (redisUrl: string, config: Partial<EdgeConfig> = {}) => testEdge(redisUrl, { secretsKeys: ['webhook-test-secrets-key'], ...config });

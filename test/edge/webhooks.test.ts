@@ -185,14 +185,28 @@ describe.concurrent('a webhook', () => {
   test('is told once by two finalisers together, in order', async () => {
     await using own = await sealingEdge(redis.url);
     await using receiver = await startReceiver(secret, () => sleep(Math.random() * 20).then(() => 200));
-    await using one = await tell(own, { poll: 5 });
-    await using two = await tell(own, { poll: 5 });
+    await using one = await tell(own);
+    await using two = await tell(own);
     void [one, two];
     const created = await Promise.all(Array.from({ length: 10 }, () => own.create({ webhook: { url: receiver.url, secret } })));
     await Promise.all(created.map(({ id }) => own.control.run(id)));
     await receiver.until(30);
     await eventually(() => waiting(own), (keys) => keys.length === 0);
     for (const { id } of created) expect(receiver.deliveries.filter(({ body }) => body.data.id === id).map(({ state }) => state)).toEqual(allStates.slice(0, 3));
+  });
+
+  test('is told at once, and again when a retry is due, however seldom the finaliser looks by itself', async () => {
+    await using own = await sealingEdge(redis.url);
+    await using receiver = await startReceiver(secret, (_delivery, { length }) => (length === 2 ? 500 : 200));
+    await using finaliser = await tell(own, { look: 60_000 });
+    void finaliser;
+    const { id } = await own.create({ webhook: { url: receiver.url, secret } });
+    await receiver.until(1);
+    await own.control.run(id);
+    await receiver.until(4);
+    expect(receiver.taken()).toEqual(['queued', 'starting', 'recording']);
+    const lateness = receiver.deliveries.map(({ at, body }) => at - Date.parse(body.timestamp));
+    expect(Math.max(...lateness)).toBeLessThan(1000);
   });
 
   test('waits for a finaliser that has the key', async () => {
