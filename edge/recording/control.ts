@@ -80,12 +80,10 @@ export const cancelRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
     const canceled = await store.change(id, { from: running, wanted: ['recording', 'paused', 'stopped'], desired: 'canceled' });
     if (canceled.outcome === 'changed') log.info('recording is to be canceled', { recording: id });
     else if (canceled.state === 'finishing') {
-      const discard = () => finishQueue.add('discard', newFinishJob(id, 'discard'), finishJobOptions(id, 'discard', REMOVE_DELAY_MS));
+      // first the job, which waits for the state: an edge that dies in between leaves nothing stored behind
+      await finishQueue.add('discard', newFinishJob(id, 'discard'), finishJobOptions(id, 'discard', REMOVE_DELAY_MS));
       const ended = await store.change(id, { from: ['finishing'], to: 'canceled', desired: 'canceled' });
-      if (ended.outcome === 'changed') {
-        log.info('recording canceled', { recording: id });
-        await discard();
-      }
+      if (ended.outcome === 'changed') log.info('recording canceled', { recording: id });
     }
   }
   const { state } = await findRecord(store, id);
