@@ -117,8 +117,8 @@ export function createLayout(inits: readonly Init[]) {
       before?.attempt === attempt ? before.shift : 0,
       lastPicture === undefined ? 0 : videoMicros(lastPicture) + Math.min(videoMicros(held), HOLD) - (timeline - trim),
     ];
-    const [sounding] = sound;
-    if (sounding && init.audio && heard > 0) needs.push(audioMicros(heard - frame) - (micros(sounding, init.audio) - trim));
+    const sounds = sound[0] && init.audio ? micros(sound[0], init.audio) : timeline;
+    if (heard > 0) needs.push(audioMicros(heard - frame) - (sounds - trim));
     const shift = Math.max(...needs);
     joint = true;
     const section = { attempt, timeline, at: timeline - trim + shift, end: 0, shift };
