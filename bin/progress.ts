@@ -13,17 +13,22 @@ const PLAIN_INTERVAL_MS = 10_000;
 
 /** @param duration seconds that are to be recorded; null where nobody knows. */
 export function createProgress(terminal: NodeJS.WriteStream, duration: number | null): Progress {
-  let startedAt: number | null = null;
+  /** Milliseconds recorded before the clock was last started, and when that was; gaps between attempts count, pauses don't. */
+  let recorded = 0;
+  let runsSince: number | null = null;
+  let begun = false;
   let current: RecordingState = 'queued';
   let latest: Partial<RecordingStats> = {};
   let printedAt = 0;
 
   const text = (): string => {
-    if (startedAt === null) return `${current} …`;
-    const elapsed = (Date.now() - startedAt) / 1000;
+    if (!begun) return `${current} …`;
+    const elapsed = (recorded + (runsSince === null ? 0 : Date.now() - runsSince)) / 1000;
     const time = duration === null ? clock(elapsed) : `${clock(Math.min(elapsed, duration))} / ${clock(duration)}`;
     const { fps = 0, bitrate = 0, bytes = 0, dropped = 0 } = latest;
-    const parts = [current, time, `${fps.toFixed(1)} fps`, `${(bitrate / 1e6).toFixed(2)} Mb/s`, `${(bytes / 1e6).toFixed(1)} MB`];
+    const rests = current === 'starting' || current === 'paused';
+    const rate = rests ? [] : [`${fps.toFixed(1)} fps`, `${(bitrate / 1e6).toFixed(2)} Mb/s`];
+    const parts = [current === 'starting' ? 'starting again' : current, time, ...rate, `${(bytes / 1e6).toFixed(1)} MB`];
     return [...parts, ...(dropped > 0 ? [`${dropped} dropped`] : [])].join('  ');
   };
   const print = (force: boolean) => {
@@ -36,7 +41,13 @@ export function createProgress(terminal: NodeJS.WriteStream, duration: number | 
   return {
     state(state) {
       current = state;
-      if (state === 'recording') startedAt ??= Date.now();
+      begun ||= state === 'recording';
+      const runs = begun && (state === 'recording' || state === 'starting');
+      if (runs) runsSince ??= Date.now();
+      else if (runsSince !== null) {
+        recorded += Date.now() - runsSince;
+        runsSince = null;
+      }
       print(true);
     },
     stats(stats) {

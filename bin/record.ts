@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { ConfigError } from '../shared/config.ts';
 import { TabreelError, type ErrorCode } from '../shared/errors.ts';
@@ -24,6 +25,8 @@ export type RecordArguments = {
   out: string | null;
   json: boolean;
 };
+
+const STOP_AGAIN_MS = 500;
 
 /** @returns the exit code; a recording that failed is thrown. */
 export async function recordCommand(args: RecordArguments, self: NodeJS.Process): Promise<number> {
@@ -49,9 +52,10 @@ export async function recordCommand(args: RecordArguments, self: NodeJS.Process)
     say(describeBrowser(service.worker));
     const recording = await record(service.url, args, stop.signal, self.stderr, say);
     await fetchFile(recording, out);
-    const { duration, width, height, stats } = recording;
+    const { duration, width, height, stats, attempts } = recording;
+    const again = attempts > 1 ? `, ${attempts} attempts` : '';
     if (args.json) self.stdout.write(`${JSON.stringify({ ...recording, file: out }, null, 2)}\n`);
-    else self.stdout.write(`${out}  ${duration.toFixed(1)} s, ${width}x${height}, ${stats.frames} frames, ${stats.dropped} dropped\n`);
+    else self.stdout.write(`${out}  ${duration.toFixed(1)} s, ${width}x${height}, ${stats.frames} frames, ${stats.dropped} dropped${again}\n`);
     return 0;
   } finally {
     await rm(directory, { recursive: true, force: true });
@@ -74,7 +78,8 @@ async function record(
   };
   const created = await call<Recording>(`${base}/v1/recordings`, { method: 'POST', body: JSON.stringify(body), headers: { 'content-type': 'application/json' } });
   const self = `${base}/v1/recordings/${created.id}`;
-  const requestStop = () => void call(`${self}/stop`, { method: 'POST' }).catch(() => undefined);
+  const over = new AbortController();
+  const requestStop = () => void stopSurely(`${self}/stop`, over.signal);
   if (stop.aborted) requestStop();
   stop.addEventListener('abort', requestStop);
 
@@ -88,12 +93,26 @@ async function record(
       if (isEnd(state)) break;
     }
   }
+  over.abort();
   progress.end();
   const recording = await call<Recording>(self);
   if (recording.state === 'canceled') throw new TabreelError('nothing_recorded', 'stopped before anything was recorded');
   if (recording.error && recording.files.length === 0) throw new TabreelError(recording.error.code as ErrorCode, recording.error.message);
   if (recording.error) say(`The recording ended early: ${recording.error.message}`);
   return recording;
+}
+
+/** Ctrl-C is not to be lost because Redis was away for a moment. */
+async function stopSurely(url: string, over: AbortSignal): Promise<void> {
+  while (!over.aborted) {
+    try {
+      await call(url, { method: 'POST' });
+      return;
+    } catch (error) {
+      if (error instanceof TabreelError && !error.kind.retryable) return;
+      await sleep(STOP_AGAIN_MS, undefined, { signal: over }).catch(() => undefined);
+    }
+  }
 }
 
 /** @throws {TabreelError} with the problem's own code and words. */

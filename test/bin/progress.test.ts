@@ -54,9 +54,35 @@ describe('on a terminal', () => {
     later(3600 + 23 * 60 + 45);
     progress.line('the page was loaded anew');
     expect(screen()).toBe('the page was loaded anew\nrecording  1:23:45  0.0 fps  0.00 Mb/s  0.0 MB');
+    progress.stats(stats);
     progress.state('starting');
+    later(3);
+    progress.line('Attempt 1 ended: the tab crashed');
+    // what is lost between two attempts stays in the file
+    expect(screen()).toMatch(/\nAttempt 1 ended: the tab crashed\nstarting again {2}1:23:48 {2}3\.5 MB$/);
     progress.state('recording');
-    expect(screen()).toMatch(/\nrecording {2}1:23:45/);
+    expect(screen()).toMatch(/\nrecording {2}1:23:48 {2}30\.0 fps/);
+  });
+
+  test('the clock stands still in a pause, and once there is nothing more to record', () => {
+    const { stream, screen } = terminal(true);
+    const progress = createProgress(stream, null);
+    progress.state('starting');
+    progress.state('paused');
+    expect(screen()).toBe('paused …');
+    later(5);
+    progress.state('recording');
+    later(10);
+    progress.state('paused');
+    later(100);
+    progress.line('still here');
+    expect(screen()).toBe('still here\npaused  00:10  0.0 MB');
+    progress.state('recording');
+    later(2);
+    progress.state('finishing');
+    later(60);
+    progress.state('completed');
+    expect(screen()).toMatch(/\ncompleted {2}00:12 {2}/);
   });
 });
 

@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Recording } from '../../shared/recording.ts';
@@ -54,17 +55,30 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell'))('on the command line', 
     expect(uniqueFrames(await readFrames(out)).perSecond).toBeLessThan(17);
   });
 
-  it('Ctrl-C ends a recording, and its file is kept; --json tells of it', async () => {
+  it('a browser that dies ends nothing; Ctrl-C ends the recording, and its file is kept; --json tells of it', async () => {
     const child = tabreel('record', pages.url('/animated.html'), '--json', '--out', 'stopped.mp4');
+    let err = '';
+    child.stderr.on('data', (chunk: Buffer) => (err += chunk.toString()));
+    const said = async (what: RegExp, times: number) => {
+      while (err.match(what)?.length !== times) await once(child.stderr, 'data');
+    };
     const result = ended(child);
-    for (let said = ''; !said.includes('recording '); ) said += String((await once(child.stderr, 'data'))[0]);
-    setTimeout(() => child.kill('SIGINT'), 3000);
+    await said(/^recording {2}/gm, 1);
+    await sleep(2500);
+    const isBrowser = (word: string) => word.startsWith('--user-data-dir=');
+    for (const { pid, command } of await descendants(child.pid ?? 0)) {
+      if (command.some(isBrowser) && !command.some((word) => word.startsWith('--type='))) process.kill(pid, 'SIGKILL');
+    }
+    await said(/^starting again {2}/gm, 1);
+    await said(/^recording {2}/gm, 2);
+    setTimeout(() => child.kill('SIGINT'), 2500);
     const { code, out } = await result;
-    expect(code).toBe(0);
+    expect({ code, err }).toMatchObject({ code: 0, err: expect.stringMatching(/^Attempt 1 ended: browser_crashed/m) });
     const recording = JSON.parse(out) as Recording & { file: string };
-    expect(recording).toMatchObject({ state: 'completed', file: join(directory, 'stopped.mp4') });
+    expect(recording).toMatchObject({ state: 'completed', attempts: 2, file: join(directory, 'stopped.mp4') });
+    expect(recording.error).toBeUndefined();
     expect(Math.abs((await probe(recording.file)).duration - recording.duration)).toBeLessThanOrEqual(0.1);
-    expect(recording.duration).toBeGreaterThan(2);
+    expect(recording.duration).toBeGreaterThan(4);
     expect((await readdir(directory)).filter((name) => name.includes('.part'))).toEqual([]);
   });
 
