@@ -229,6 +229,10 @@ describe('operation', () => {
       'get /v1/recordings/{id}/recording.mp4',
       'get /v1/recordings/{id}/thumbnail.jpg',
       'post /v1/recordings',
+      'post /v1/recordings/{id}/cancel',
+      'post /v1/recordings/{id}/markers',
+      'post /v1/recordings/{id}/pause',
+      'post /v1/recordings/{id}/resume',
       'post /v1/recordings/{id}/stop',
     ]);
     const post = body.paths['/v1/recordings'].post;
