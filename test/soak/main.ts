@@ -1,0 +1,57 @@
+/**
+ * `npm run soak -- [scenario ...] [--seed N]`: hours of trouble in minutes. Real processes, real kills; prints a table of what was
+ * measured, and exits with 1 where something is not as it should be.
+ */
+import { parseArgs } from 'node:util';
+import { lacks } from '../helpers/service.ts';
+import { newSeed, seconds, type Outcome } from './outcome.ts';
+import { killCreates } from '../system/create-killed.ts';
+import { cuts } from './cuts.ts';
+import { fullDisk } from './full-disk.ts';
+import { kills, killsOf } from './kills.ts';
+import { many } from './many.ts';
+import { pauses } from './pauses.ts';
+import { redisAway } from './redis-away.ts';
+import { stops } from './stops.ts';
+
+const scenarios: Readonly<Record<string, (seed: number) => Promise<Outcome>>> = {
+  kills: (seed) => kills({ seed, length: 120, kills: killsOf(seed, 20), settle: 60_000 }),
+  cuts: (seed) => cuts({ seed, count: 30, length: 150, stalls: 2, stall: 20 }),
+  'create-killed': async (seed) => {
+    const { took, ...found } = await killCreates(50);
+    const good = found.kills === 50 && found.doubled === 0 && found.recordings === 50 && found.jobs === 50 && found.left === 0;
+    return { seed, figures: { ...found, 'last job queued after, s': seconds(took * 1000) }, failures: good ? [] : ['a recording is lost, or there twice'] };
+  },
+  stops: (seed) => stops({ seed, count: 50, latest: 8, lanes: 2 }),
+  pauses: (seed) => pauses({ seed, count: 3, length: 60 }),
+  'full-disk': (seed) => fullDisk({ seed, length: 25, full: 8, stop: false }),
+  'full-disk-at-the-end': (seed) => fullDisk({ seed, length: 15, full: 12, stop: true }),
+  many: (seed) => many({ seed, count: 200, length: 5, workers: 2, slots: 3, apart: [5, 12], patience: 900 }),
+  'redis-away': (seed) => redisAway({ seed, away: 60, after: 12 }),
+};
+
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { seed: { type: 'string' } } });
+const unknown = positionals.filter((name) => scenarios[name] === undefined);
+if (unknown.length > 0) {
+  console.error(`There is no ${unknown.join(', ')}: only ${Object.keys(scenarios).join(', ')}`);
+  process.exit(2);
+}
+if (await lacks('ffmpeg', 'redis-server', 'headless shell')) process.exit(2);
+const noDisk = await lacks('root');
+
+let failed = false;
+for (const name of positionals.length > 0 ? positionals : Object.keys(scenarios)) {
+  if (noDisk && name.startsWith('full-disk')) continue;
+  const seed = values.seed === undefined ? newSeed() : Number(values.seed);
+  console.log(`\n${name}, seed ${seed}`);
+  const began = performance.now();
+  const { figures, failures } = await (scenarios[name] as (typeof scenarios)[string])(seed).catch((error: unknown) => ({
+    figures: {},
+    failures: [(error as Error).stack ?? String(error)],
+  }));
+  for (const [figure, value] of Object.entries(figures)) console.log(`  ${figure.padEnd(30)}${value}`);
+  console.log(`  ${'took, s'.padEnd(30)}${((performance.now() - began) / 1000).toFixed(0)}`);
+  for (const failure of failures) console.log(`  FAIL  ${failure}`);
+  if (failures.length > 0) failed = true;
+}
+process.exit(failed ? 1 : 0);
