@@ -70,7 +70,7 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell'))('a request', () => {
   });
 
   it('begins and ends by the page’s signals', async () => {
-    const recording = await service.record({ url: pages.url('/animated.html?signal=1&signalEnd=4'), start: { when: 'signal' } });
+    const recording = await service.record({ url: pages.url('/animated.html?signal=1&signalEnd=4'), start: { when: 'signal' }, width: 640, height: 360 });
     // what the page drew in the 1.5 s before is not in it
     const { first } = uniqueFrames(await readFrames(recording.path));
     expect(first).toBeGreaterThan(30);
@@ -80,7 +80,7 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell'))('a request', () => {
 
   it('begins when an element is there', async () => {
     const start = { when: 'selector', selector: '#ready' };
-    const recording = await service.record({ url: pages.url('/animated.html?selectorAt=2'), start, maxDuration: 2 });
+    const recording = await service.record({ url: pages.url('/animated.html?selectorAt=2'), start, maxDuration: 2, width: 640, height: 360 });
     expect(uniqueFrames(await readFrames(recording.path)).first).toBeGreaterThan(45);
     expect(recording.duration).toBeCloseTo(2, 1);
   });

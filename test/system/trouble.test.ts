@@ -15,7 +15,7 @@ afterAll(() => pages.close());
 
 const noDisk = await lacks('ffmpeg', 'headless shell', 'root');
 describe.skipIf(await lacks('ffmpeg', 'headless shell', 'redis-server'))('a recording whose Redis is killed', () => {
-  it('goes on, and is whole', async () => {
+  it.concurrent('goes on, and is whole', async () => {
     await using redis = await realRedis();
     await redis.start();
     await using service = await startService({ redis });
@@ -40,11 +40,11 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell', 'redis-server'))('a reco
     expect(beeps.length).toBeGreaterThanOrEqual(11);
   });
 
-  it('ends meanwhile, and is finished once Redis is back', async () => {
+  it.concurrent('ends meanwhile, and is finished once Redis is back', async () => {
     await using redis = await realRedis();
     await redis.start();
     await using service = await startService({ redis });
-    const { id } = await service.create({ url: pages.url('/animated.html'), maxDuration: 4 });
+    const { id } = await service.create({ url: pages.url('/animated.html'), width: 640, height: 360, maxDuration: 4 });
     await service.waitFor(id, 'recording');
     await sleep(1500);
     await redis.kill();
@@ -57,7 +57,7 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell', 'redis-server'))('a reco
 });
 
 describe.skipIf(noDisk)('a recording whose disk fills up', () => {
-  it('waits with its media, and loses none where there is room again', async () => {
+  it.concurrent('waits with its media, and loses none where there is room again', async () => {
     using disk = smallDisk('700m');
     await using service = await startService({ storage: disk.path });
     const { id } = await service.create({ url: pages.url('/animated.html'), maxDuration: 10 });
@@ -82,10 +82,10 @@ describe.skipIf(noDisk)('a recording whose disk fills up', () => {
     expect(longestGap).toBeLessThanOrEqual(0.3);
   });
 
-  it('ends with what was stored where there is none, and says so', async () => {
+  it.concurrent('ends with what was stored where there is none, and says so', async () => {
     using disk = smallDisk('700m');
     await using service = await startService({ storage: disk.path, mediaLimits: { deliver: 6000 } });
-    const { id } = await service.create({ url: pages.url('/animated.html') });
+    const { id } = await service.create({ url: pages.url('/animated.html'), width: 640, height: 360 });
     await service.waitFor(id, 'recording');
     await sleep(4000);
     const full = await disk.fill();
