@@ -88,6 +88,12 @@ export async function measureSoundDelay(name: CaptureEngineName, found: FoundBro
   const flashes: number[] = [];
   const beeps: number[] = [];
   const seen = Promise.withResolvers<void>();
+  seen.promise.catch(() => undefined);
+  // whatever waits for a page that is gone would wait for a minute
+  target.page.on('error', (error) => {
+    seen.reject(error);
+    void launched[Symbol.asyncDispose]();
+  });
   const events: CaptureEvents = {
     video: () => undefined,
     audio(chunk) {

@@ -100,7 +100,7 @@ export type Fleet = AsyncDisposable & {
   redisKeys(): Promise<Record<string, number>>;
 };
 
-type Unit = { kind: UnitKind; name: string; start(): Promise<void>; child: ChildProcess | null; wanted: boolean; ready: Promise<void> };
+type Unit = { kind: UnitKind; name: string; start(): Promise<void>; child: ChildProcess | null; wanted: boolean; serves: boolean; ready: Promise<void> };
 
 const entry = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 /** Until a process serves; a worker first measures its sound. */
@@ -149,16 +149,18 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
     if (lines.length < LINES_KEPT) lines.push(`${name}|${text}`);
   };
   const units: Unit[] = [];
-  const addUnit = (kind: UnitKind, name: string, command: readonly [string, ...string[]], extra: Environment, isReady: (unit: Unit, said: () => string) => Promise<boolean>) => {
+  const addUnit = (kind: UnitKind, name: string, command: readonly [string, ...string[]], extra: Environment, isReady: (said: () => string) => Promise<boolean>) => {
     const unit: Unit = {
       kind,
       name,
       child: null,
       wanted: true,
+      serves: false,
       ready: Promise.resolve(),
       start() {
         unit.wanted = true;
-        unit.ready = launch().finally(() => undefined);
+        unit.serves = false;
+        unit.ready = launch();
         // whoever needs it waits for it; a start that fails is tried again
         unit.ready.catch(() => undefined);
         return unit.ready;
@@ -177,12 +179,18 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
       note(name, `{"fleet":"started","pid":${child.pid}}`);
       child.once('exit', (code, why) => {
         note(name, `{"fleet":"ended","pid":${child.pid},"code":${code},"signal":"${why}","at":${Date.now()}}`);
-        if (unit.child === child) unit.child = null;
+        if (unit.child === child) {
+          unit.child = null;
+          unit.serves = false;
+        }
         if (!closing && unit.wanted) setTimeout(() => !closing && unit.wanted && void unit.start(), options.restartAfter ?? 1000);
       });
       const began = performance.now();
       while (unit.child === child && performance.now() - began < READY_MS) {
-        if (await isReady(unit, () => said)) return;
+        if (await isReady(() => said)) {
+          unit.serves = unit.child === child;
+          return;
+        }
         await sleep(50);
       }
       if (unit.child === child) throw new Error(`${name} does not serve: ${said.slice(-2000)}`);
@@ -203,7 +211,7 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
   const edges = ports.edges.map((port, i) =>
     addUnit('edge', `edge-${i + 1}`, [process.execPath, entry('edge/node.ts')], { PORT: String(port) }, () => healthy(port)),
   );
-  const saying = (text: string) => async (_unit: Unit, said: () => string) => said().includes(text);
+  const saying = (text: string) => async (said: () => string) => said().includes(text);
   addUnit('finaliser', 'finaliser', [process.execPath, entry('edge/finaliser.ts')], {}, saying('finaliser runs'));
   for (let i = 0; i < (options.workers ?? 1); i += 1) {
     addUnit('worker', `worker-${i + 1}`, [process.execPath, entry('worker/main.ts')], {}, saying('worker runs'));
@@ -264,10 +272,11 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
   const targetsOf = (kind: KillKind): { name: string; pid: number }[] => {
     const table = look();
     const running = units.filter(({ child }) => child?.pid !== undefined);
-    const own = (wanted: UnitKind) => running.filter((unit) => unit.kind === wanted).map(({ name, child }) => ({ name, pid: child?.pid as number }));
+    const own = (wanted: UnitKind) => running.filter((unit) => unit.kind === wanted).map(({ name, child, serves }) => ({ name, pid: child?.pid as number, serves }));
     const under = (root: number, test: (command: string) => boolean) => below(table, root).filter(({ pid, dead }) => !dead && test(commandOf(pid)));
-    const recorders = own('worker').flatMap(({ name, pid }) =>
-      under(pid, (command) => command.includes('recording-process')).map((found) => ({ name: `${name}'s recorder`, pid: found.pid, browsers: under(found.pid, isBrowser) })),
+    const recorders = own('worker').flatMap(({ name, pid, serves }) =>
+      // a worker that starts has a browser too, to measure its sound
+      (serves ? under : () => [])(pid, (command) => command.includes('recording-process')).map((found) => ({ name: `${name}'s recorder`, pid: found.pid, browsers: under(found.pid, isBrowser) })),
     );
     const active = recorders.filter(({ browsers }) => browsers.length > 0);
     switch (kind) {

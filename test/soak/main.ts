@@ -1,6 +1,6 @@
 /**
- * `npm run soak -- [scenario ...] [--seed N]`: hours of trouble in minutes. Real processes, real kills; prints a table of what was
- * measured, and exits with 1 where something is not as it should be.
+ * `npm run soak -- [scenario ...] [--seed N] [--count N]`: months of trouble in minutes. Real processes, real kills; prints what was
+ * measured, and exits with 1 where something is not as it should be. `--count`: of kills, cuts, stops, pauses, recordings.
  */
 import { parseArgs } from 'node:util';
 import { lacks } from '../helpers/service.ts';
@@ -14,23 +14,23 @@ import { pauses } from './pauses.ts';
 import { redisAway } from './redis-away.ts';
 import { stops } from './stops.ts';
 
-const scenarios: Readonly<Record<string, (seed: number) => Promise<Outcome>>> = {
-  kills: (seed) => kills({ seed, length: 120, kills: killsOf(seed, 20), settle: 60_000 }),
-  cuts: (seed) => cuts({ seed, count: 30, length: 150, stalls: 2, stall: 20 }),
-  'create-killed': async (seed) => {
-    const { took, ...found } = await killCreates(50);
-    const good = found.kills === 50 && found.doubled === 0 && found.recordings === 50 && found.jobs === 50 && found.left === 0;
+const scenarios: Readonly<Record<string, (seed: number, count?: number) => Promise<Outcome>>> = {
+  kills: (seed, count = 20) => kills({ seed, length: count * 6, kills: killsOf(seed, count), settle: 60_000 }),
+  cuts: (seed, count = 30) => cuts({ seed, count, length: count * 5, stalls: Math.round(count / 15), stall: 20 }),
+  'create-killed': async (seed, count = 50) => {
+    const { took, ...found } = await killCreates(count);
+    const good = found.kills === count && found.doubled === 0 && found.recordings === count && found.jobs === count && found.left === 0;
     return { seed, figures: { ...found, 'last job queued after, s': seconds(took * 1000) }, failures: good ? [] : ['a recording is lost, or there twice'] };
   },
-  stops: (seed) => stops({ seed, count: 50, latest: 8, lanes: 2 }),
-  pauses: (seed) => pauses({ seed, count: 3, length: 60 }),
+  stops: (seed, count = 50) => stops({ seed, count, latest: 8, lanes: 2 }),
+  pauses: (seed, count = 3) => pauses({ seed, count, length: count * 20 }),
   'full-disk': (seed) => fullDisk({ seed, length: 25, full: 8, stop: false }),
   'full-disk-at-the-end': (seed) => fullDisk({ seed, length: 15, full: 12, stop: true }),
-  many: (seed) => many({ seed, count: 200, length: 5, workers: 2, slots: 3, apart: [5, 12], patience: 900 }),
+  many: (seed, count = 200) => many({ seed, count, length: 5, workers: 2, slots: 3, apart: [5, 12], patience: 60 + count * 5 }),
   'redis-away': (seed) => redisAway({ seed, away: 60, after: 12 }),
 };
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { seed: { type: 'string' } } });
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { seed: { type: 'string' }, count: { type: 'string' } } });
 const unknown = positionals.filter((name) => scenarios[name] === undefined);
 if (unknown.length > 0) {
   console.error(`There is no ${unknown.join(', ')}: only ${Object.keys(scenarios).join(', ')}`);
@@ -45,7 +45,7 @@ for (const name of positionals.length > 0 ? positionals : Object.keys(scenarios)
   const seed = values.seed === undefined ? newSeed() : Number(values.seed);
   console.log(`\n${name}, seed ${seed}`);
   const began = performance.now();
-  const { figures, failures } = await (scenarios[name] as (typeof scenarios)[string])(seed).catch((error: unknown) => ({
+  const { figures, failures } = await (scenarios[name] as (typeof scenarios)[string])(seed, values.count === undefined ? undefined : Number(values.count)).catch((error: unknown) => ({
     figures: {},
     failures: [(error as Error).stack ?? String(error)],
   }));
