@@ -224,10 +224,10 @@ return { 'changed', 'finishing', desired }
 
 // a moment of the recording's timeline, which stands still while it is paused
 export const markScript = `
-local now = redis.call('HMGET', record, 'state', 'startedAt', 'pausedMs', 'pausedAt', 'markers')
+local now = redis.call('HMGET', record, 'state', 'startedAt', 'pausedMs', 'pausedAt', 'markers', 'desired')
 local state = now[1]
 if not state then return { 'missing' } end
-if not ${isRunning} or not now[2] then return { 'refused', state } end
+if not ${isRunning} or not now[2] or (now[6] ~= 'recording' and now[6] ~= 'paused') then return { 'refused', state } end
 local at = (tonumber(now[4] or clock()) - tonumber(now[2]) - tonumber(now[3] or 0)) / 1000
 if at < 0 then at = 0 end
 local markers = now[5] and cjson.decode(now[5]) or {}

@@ -252,6 +252,7 @@ export const externalOrigin = z.object({
 export const recording = z.object({
   id: z.string(),
   state: z.enum(recordingStates),
+  desired: z.enum(desiredStates).describe('what was asked for last; the state follows'),
   url: z.string(),
   engine: z.enum(captureEngines).nullable(),
   mediaUrl: z.string(),

@@ -78,7 +78,12 @@ export async function finishRecording(deps: FinishDeps, id: string, signal: Abor
   const { store, storage } = deps;
   const log = deps.log.with({ recording: id });
   const record = await store.get(id);
-  if (record === null || isUnwanted(record)) return { outcome: 'nothing' };
+  if (record === null) return { outcome: 'nothing' };
+  if (isUnwanted(record)) {
+    // also what an earlier run has made that was killed
+    await storage.remove(`${id}/`);
+    return { outcome: 'nothing' };
+  }
   if (isEnd(record.state)) return { outcome: record.files === undefined ? 'nothing' : 'file' };
   if (record.state !== 'finishing') throw new Error(`the recording is ${record.state}, not finishing`);
 
@@ -132,13 +137,15 @@ export async function finishRecording(deps: FinishDeps, id: string, signal: Abor
   return { outcome: 'file' };
 
   async function end(change: Omit<Change, 'from'>): Promise<void> {
-    const { outcome, state, desired } = await store.change(id, { from: ['finishing'], ...change });
+    const { outcome, state, desired } = await store.change(id, { from: ['finishing'], wanted: keeping, ...change });
     // deleted while it was finished: the removal that was queued may have run before the files were written
     if (outcome === 'missing' || desired === 'deleted' || desired === 'canceled') await storage.remove(`${id}/`);
     else if (outcome !== 'changed') log.warn('the recording left finishing by other means', { state, desired });
   }
 }
 
+/** What is wanted of a recording that is kept. */
+const keeping = ['recording', 'paused', 'stopped'] as const;
 const isUnwanted = ({ desired }: RecordingRecord): boolean => desired === 'deleted' || desired === 'canceled';
 
 /**
@@ -155,7 +162,7 @@ export async function giveUp({ store, log }: FinishDeps, id: string, cause: unkn
   const error = new TabreelError('finish_failed', cause instanceof Error ? cause.message : String(cause)).toRecordingError();
   const record = await store.get(id);
   const found = cause instanceof VerificationFailed ? { verification: cause.verification, files: cause.files } : {};
-  await store.change(id, { from: ['finishing'], to: 'failed', error: record?.error ?? error, ...found });
+  await store.change(id, { from: ['finishing'], wanted: keeping, to: 'failed', error: record?.error ?? error, ...found });
   log.error('the recording could not be finished', { recording: id, error: cause });
 }
 

@@ -3,8 +3,8 @@ import type { Context } from 'hono';
 import { z } from 'zod';
 import { TabreelError } from '../../shared/errors.ts';
 import { newFinishJob } from '../../shared/job.ts';
-import { finishJobOptions } from '../../shared/queue.ts';
-import { isEnd, MARKERS_AT_MOST, markerRequest, recordingId, recordingStates, type RecordingState } from '../../shared/recording.ts';
+import { againJobOptions, finishJobOptions } from '../../shared/queue.ts';
+import { isEnd, MARKERS_AT_MOST, markerRequest, recordingId, recordingStates } from '../../shared/recording.ts';
 import type { RecordingRecord, RecordingStore } from '../../shared/recording-store.ts';
 import type { AppDeps, AppEnv } from '../app.ts';
 import { readBody } from './body.ts';
@@ -60,34 +60,38 @@ export const getRecording = (deps: AppDeps) => (c: Context<AppEnv>) => answer(de
 
 /** States in which an attempt runs, or the next one is awaited. */
 const running = ['starting', 'recording', 'paused'] as const;
+/** What is wanted of a recording that is to go on. */
+const going = ['recording', 'paused'] as const;
 
 /** Idempotent: a recording that is over, or about to be, stays as it is. */
 export const stopRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
   const { store, log } = deps;
-  const { id } = await findRecord(store, c.req.param('id') ?? '');
-  if (!(await cancelQueued(deps, id, 'stopped'))) {
-    const stopped = await store.change(id, { from: running, wanted: ['recording', 'paused'], desired: 'stopped' });
-    if (stopped.outcome === 'changed') log.info('recording is to stop', { recording: id });
+  const before = await findRecord(store, c.req.param('id') ?? '');
+  if (!(await cancelQueued(deps, before.id, 'stopped'))) {
+    const stopped = await store.change(before.id, { from: running, wanted: going, desired: 'stopped' });
+    if (stopped.outcome === 'changed') log.info('recording is to stop', { recording: before.id });
+    await dropNextJob(deps, before);
   }
-  return answer(deps, c, id);
+  return answer(deps, c, before.id);
 };
 
 /** Ends it without a file: what is stored of it is discarded. Idempotent; a recording that has come to another end keeps its file. */
 export const cancelRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
   const { store, finishQueue, log } = deps;
-  const { id } = await findRecord(store, c.req.param('id') ?? '');
+  const before = await findRecord(store, c.req.param('id') ?? '');
+  const { id } = before;
   if (!(await cancelQueued(deps, id, 'canceled'))) {
-    const canceled = await store.change(id, { from: running, wanted: ['recording', 'paused', 'stopped'], desired: 'canceled' });
+    const canceled = await store.change(id, { from: [...running, 'finishing'], wanted: [...going, 'stopped', 'canceled'], desired: 'canceled' });
     if (canceled.outcome === 'changed') log.info('recording is to be canceled', { recording: id });
-    else if (canceled.state === 'finishing') {
-      // first the job, which waits for the state: an edge that dies in between leaves nothing stored behind
+    await dropNextJob(deps, before);
+    if (canceled.state === 'finishing' && canceled.desired === 'canceled') {
+      // no worker has it. Where this edge dies before the end, the reconciler finds what is wanted; the job waits for the state
       await finishQueue.add('discard', newFinishJob(id, 'discard'), finishJobOptions(id, 'discard', REMOVE_DELAY_MS));
-      const ended = await store.change(id, { from: ['finishing'], to: 'canceled', desired: 'canceled' });
-      if (ended.outcome === 'changed') log.info('recording canceled', { recording: id });
+      await store.change(id, { from: ['finishing'], wanted: ['canceled'], to: 'canceled' });
     }
   }
-  const { state } = await findRecord(store, id);
-  if (state === 'completed' || state === 'failed') throw illegal(state, 'canceled', 'DELETE removes it with its files');
+  const record = await findRecord(store, id);
+  if (record.state === 'completed' || record.state === 'failed') throw illegal(record, 'canceled');
   return answer(deps, c, id);
 };
 
@@ -99,33 +103,43 @@ async function wish(deps: AppDeps, c: Context<AppEnv>, desired: 'paused' | 'reco
   const { store, log } = deps;
   const before = await findRecord(store, c.req.param('id') ?? '');
   const verb = desired === 'paused' ? 'paused' : 'resumed';
-  const changed = await store.change(before.id, { from: ['queued', ...running], wanted: ['recording', 'paused'], desired });
-  if (changed.outcome === 'missing') throw new TabreelError('recording_not_found', `there is no recording ${before.id}`);
-  if (changed.outcome !== 'changed') throw illegal(changed.state ?? before.state, verb, 'only one that is queued or under way, and not to end, can be');
+  const { outcome } = await store.change(before.id, { from: ['queued', ...running], wanted: going, desired });
+  if (outcome !== 'changed') throw illegal(await findRecord(store, before.id), verb);
   if (before.desired !== desired) log.info(`recording is to be ${verb}`, { recording: before.id });
   return answer(deps, c, before.id);
 }
 
 /** Names the present moment of the recording's timeline. Each call is another marker. */
 export const markRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
-  const { id, state } = await findRecord(deps.store, c.req.param('id') ?? '');
+  const { id } = await findRecord(deps.store, c.req.param('id') ?? '');
   const { label } = await readBody(c, markerRequest);
-  const marked = await deps.store.mark(id, label);
-  if (marked.outcome === 'missing') throw new TabreelError('recording_not_found', `there is no recording ${id}`);
-  if (marked.outcome === 'full') throw new TabreelError('too_many_markers', `a recording has ${MARKERS_AT_MOST} markers at most`);
-  if (marked.outcome === 'refused') throw illegal(marked.state ?? state, 'marked', 'markers belong between its first picture and its end');
+  const { outcome } = await deps.store.mark(id, label);
+  if (outcome === 'full') throw new TabreelError('too_many_markers', `a recording has ${MARKERS_AT_MOST} markers at most`);
+  if (outcome !== 'changed') throw illegal(await findRecord(deps.store, id), 'marked');
   return answer(deps, c, id);
 };
 
-const illegal = (state: RecordingState, what: string, hint: string): TabreelError =>
-  new TabreelError('illegal_state', `the recording is ${state} and can't be ${what}: ${hint}`);
+function illegal({ state, desired, startedAt }: RecordingRecord, verb: 'paused' | 'resumed' | 'canceled' | 'marked'): TabreelError {
+  const ends = isEnd(state);
+  const goes = state !== 'finishing' && !ends && (desired === 'recording' || desired === 'paused');
+  const possible = [
+    ...(goes ? ['stop', 'pause', 'resume'] : []),
+    ...(!ends && desired !== 'canceled' ? ['cancel'] : []),
+    ...(goes && state !== 'queued' && startedAt !== undefined ? ['markers'] : []),
+    'DELETE',
+  ];
+  const coming = !goes && !ends && (desired === 'stopped' || desired === 'canceled') ? `, to be ${desired}` : '';
+  const why = verb === 'marked' && goes && startedAt === undefined ? ' before its first picture' : '';
+  return new TabreelError('illegal_state', `the recording is ${state}${coming}, and can't be ${verb}${why}; what can be done: ${possible.join(', ')}`);
+}
 
-/** @returns whether it was queued, and is canceled now */
+/** @returns whether it is canceled now that was queued */
 async function cancelQueued(deps: AppDeps, id: string, desired: 'stopped' | 'canceled'): Promise<boolean> {
-  const { outcome } = await deps.store.change(id, { from: ['queued'], to: 'canceled', desired });
-  if (outcome !== 'changed') return false;
-  deps.log.info('recording canceled', { recording: id });
-  await dropJob(deps, id);
+  const { outcome, state } = await deps.store.change(id, { from: ['queued'], wanted: going, to: 'canceled', desired });
+  if (state !== 'canceled') return false;
+  if (outcome === 'changed') deps.log.info('recording canceled', { recording: id });
+  // also of one that was canceled before: it may not have come to this then
+  await dropJob(deps, id, id);
   return true;
 }
 
@@ -137,8 +151,9 @@ export const deleteRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
   const { state } = await store.change(id, { from: recordingStates, desired: 'deleted' });
   if (state === 'queued') {
     await store.change(id, { from: ['queued'], to: 'canceled' });
-    await dropJob(deps, id);
+    await dropJob(deps, id, id);
   }
+  await dropNextJob(deps, known);
   deps.media?.end(id, 'over', 'the recording was deleted');
   const idle = state === null || state === 'queued' || isEnd(state);
   await finishQueue.add('remove', newFinishJob(id, 'remove'), finishJobOptions(id, 'remove', idle ? 0 : REMOVE_DELAY_MS));
@@ -149,7 +164,12 @@ export const deleteRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
   return c.body(null, 204);
 };
 
+/** Of a recording that is between two attempts: a worker with a free slot may be long in coming. */
+const dropNextJob = async (deps: AppDeps, { id, attempt, released }: RecordingRecord): Promise<void> => {
+  if (released !== undefined) await dropJob(deps, id, againJobOptions(id, attempt + 1).jobId as string);
+};
+
 /** Best effort: a worker that takes the job finds that the recording isn't to be run. */
-async function dropJob({ recordQueue, log }: AppDeps, id: string): Promise<void> {
-  await recordQueue.remove(id).catch((error: unknown) => log.warn('the job could not be removed', { recording: id, error }));
+async function dropJob({ recordQueue, log }: AppDeps, id: string, jobId: string): Promise<void> {
+  await recordQueue.remove(jobId).catch((error: unknown) => log.warn('the job could not be removed', { recording: id, error }));
 }

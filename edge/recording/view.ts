@@ -36,6 +36,7 @@ export function detailsOf(record: RecordingRecord): Omit<Recording, 'links'> {
   return {
     id: record.id,
     state: record.state,
+    desired: record.desired,
     url: job.spec.url,
     engine: record.engine ?? null,
     mediaUrl: job.mediaUrl,
