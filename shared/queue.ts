@@ -2,6 +2,7 @@
 import { Queue, type JobsOptions, type QueueOptions } from 'bullmq';
 import { Redis } from 'ioredis';
 import type { FinishJob, RecordingJob } from './job.ts';
+import type { RecordingRecord } from './recording-store.ts';
 
 export const RECORD_QUEUE = 'record';
 export const FINISH_QUEUE = 'finish';
@@ -66,6 +67,19 @@ export const recordJobOptions = (id: string, priority: number, delay: number): J
   removeOnComplete: { age: DAY, count: 1000 },
   removeOnFail: { age: 7 * DAY, count: 1000 },
 });
+
+/**
+ * Queues a new recording: by its priority, and not before its time. One that is in the queue stays as it is there.
+ * @param now milliseconds since the epoch
+ */
+export async function queueRecording(
+  queue: Queue<RecordingJob>,
+  { id, job, priority, startAt }: Pick<RecordingRecord, 'id' | 'job' | 'priority' | 'startAt'>,
+  now: number,
+): Promise<void> {
+  const delay = startAt === undefined ? 0 : Math.max(0, Date.parse(startAt) - now);
+  await queue.add('record', job, recordJobOptions(id, priority, delay));
+}
 
 /**
  * The job of a further attempt: before all that wait, as its recording is under way. It is queued when its time has come, as

@@ -8,7 +8,7 @@ import type { Redis } from 'ioredis';
 import { TabreelError } from './errors.ts';
 import { newFinishJob, type FinishJob, type RecordingJob } from './job.ts';
 import type { Log } from './log.ts';
-import { againJobOptions, finishJobOptions, recordJobOptions } from './queue.ts';
+import { againJobOptions, finishJobOptions, queueRecording } from './queue.ts';
 import { isEnd } from './recording.ts';
 import { ALIVE_MS, type RecordingRecord, type RecordingStore } from './recording-store.ts';
 import { FUTILE_AT_MOST, isTimeOver } from './recovery.ts';
@@ -151,8 +151,7 @@ export function startReconciler(options: ReconcilerOptions): Reconciler {
   const jobless = async (id: string): Promise<void> => {
     const record = await store.get(id);
     if (record?.state === 'queued' && (record.desired === 'recording' || record.desired === 'paused')) {
-      const delay = record.startAt === undefined ? 0 : Math.max(0, Date.parse(record.startAt) - Date.now());
-      const state = await ensure(recordQueue, id, () => recordQueue.add('record', record.job, recordJobOptions(id, record.priority, delay)));
+      const state = await ensure(recordQueue, id, () => queueRecording(recordQueue, record, Date.now()));
       if (state === 'unknown') log.info('recording without a job is queued', { recording: id });
     }
     await store.enqueued(id);

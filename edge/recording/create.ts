@@ -4,9 +4,9 @@ import { TabreelError, type FieldIssue } from '../../shared/errors.ts';
 import { newJob, type RecordingJob } from '../../shared/job.ts';
 import { withoutQuery } from '../../shared/log.ts';
 import { mediaUrlOf } from '../../shared/origin.ts';
-import { recordJobOptions } from '../../shared/queue.ts';
+import { queueRecording } from '../../shared/queue.ts';
 import { defaultVideoBitrate, newRecordingId, recordingRequest, type RecordingRequest } from '../../shared/recording.ts';
-import type { RecordWebhook, RecordingRecord } from '../../shared/recording-store.ts';
+import type { RecordWebhook } from '../../shared/recording-store.ts';
 import { seal, signToken } from '../../shared/token.ts';
 import type { AppConfig, AppDeps, AppEnv } from '../app.ts';
 import { invalid, readBody } from './body.ts';
@@ -63,7 +63,7 @@ export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
   if (record === null || record.desired === 'deleted') throw new TabreelError('recording_not_found', 'the recording was deleted');
   // also for a repeated request: the first one's job may never have got into the queue, and a known job is not added twice
   if (record.state === 'queued') {
-    await enqueue(recordQueue, record, now);
+    await queueRecording(recordQueue, record, now);
     // otherwise the reconciler finds that it has its job
     await store.enqueued(record.id).catch((error: unknown) => log.debug('recording is looked at once more', { recording: record.id, error }));
   }
@@ -79,11 +79,6 @@ export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
   const view = await viewOf(record, origin, config.tokenSecrets, now);
   return c.json(view, created.outcome === 'created' ? 202 : 200, { Location: view.links.self, 'Cache-Control': 'no-store' });
 };
-
-async function enqueue(queue: AppDeps['recordQueue'], record: RecordingRecord, now: number): Promise<void> {
-  const delay = record.startAt === undefined ? 0 : Math.max(0, Date.parse(record.startAt) - now);
-  await queue.add('record', record.job, recordJobOptions(record.id, record.priority, delay));
-}
 
 /** @throws {TabreelError} unsupported_media_type, invalid_json or invalid_request with every field that is wrong */
 async function readRequest(c: Context, config: AppConfig, now: number): Promise<RecordingRequest> {

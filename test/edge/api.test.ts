@@ -95,11 +95,27 @@ describe('creating a recording', () => {
 
   test('a job that never got into the queue gets there when the request is repeated', async () => {
     const key = { 'idempotency-key': crypto.randomUUID() };
-    const { body } = await edge.post({ url }, key);
+    const { body } = await edge.post({ url, priority: 7 }, key);
     await edge.control.recordQueue.remove(body.id);
     expect(await edge.control.recordQueue.getJob(body.id)).toBeUndefined();
-    await edge.post({ url }, key);
-    expect((await edge.control.recordQueue.getJob(body.id))?.data.recordingId).toBe(body.id);
+    expect(await edge.post({ url, priority: 7 }, key)).toMatchObject({ status: 200, body: { id: body.id } });
+    expect(await edge.control.recordQueue.getJob(body.id)).toMatchObject({ data: { recordingId: body.id }, opts: { priority: 7 } });
+    // of one that has its job nobody needs to think any more
+    expect(await edge.control.store.since('jobless', 0, 1000)).not.toContain(body.id);
+  });
+
+  test('a request that is repeated before its time queues it for that time, and one after its end does not queue it again', async () => {
+    const key = { 'idempotency-key': crypto.randomUUID() };
+    const asked = { url, startAt: new Date(Date.now() + 3600_000).toISOString() };
+    const { body } = await edge.post(asked, key);
+    await edge.control.recordQueue.remove(body.id);
+    await edge.post(asked, key);
+    const job = await edge.control.recordQueue.getJob(body.id);
+    expect(await job?.getState()).toBe('delayed');
+    expect(Math.abs((job?.opts.delay ?? 0) - 3600_000)).toBeLessThan(5000);
+    await edge.api(`/v1/recordings/${body.id}/stop`, { method: 'POST' });
+    expect(await edge.post(asked, key)).toMatchObject({ status: 200, body: { id: body.id, state: 'canceled' } });
+    expect(await edge.control.recordQueue.getJob(body.id)).toBeUndefined();
   });
 
   test('startAt delays the job; one in the past does not', async () => {

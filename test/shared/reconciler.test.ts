@@ -58,10 +58,10 @@ function open(url = server.url) {
       closers.push(() => reconciler[Symbol.asyncDispose]());
       return reconciler;
     },
-    async create(): Promise<string> {
+    async create(more: { priority?: number; startAt?: string } = {}): Promise<string> {
       const id = newRecordingId();
       const origin = { scheme: 'https', host: 'rec.example.com', port: null, source: 'socket' } as const;
-      await store.create({ job: someJob(id), origin, metadata: {}, priority: 0, startAt: null, now: Date.now(), idempotency: null });
+      await store.create({ job: someJob(id), origin, metadata: {}, priority: 0, startAt: null, ...more, now: Date.now(), idempotency: null });
       return id;
     },
     /** One whose worker has been silent for a second. */
@@ -178,6 +178,19 @@ describe('what nobody works on', () => {
     expect((await world.store.get(kept))?.desired).toBe('deleted');
     expect((await world.store.get(young))?.desired).toBe('stopped');
     expect(await world.store.since('jobless', 0, 10)).toEqual([]);
+  });
+
+  it('is queued by its priority, and for its time', async () => {
+    const world = open();
+    const first = await world.create({ priority: 9 });
+    const later = await world.create({ priority: 3, startAt: new Date(Date.now() + 3_600_000).toISOString() });
+    world.reconcile();
+    await eventually(async () => (await world.queued()).length === 2);
+    expect(await world.recordQueue.getJobState(first)).toBe('prioritized');
+    expect((await world.recordQueue.getJob(first))?.opts.priority).toBe(9);
+    expect(await world.recordQueue.getJobState(later)).toBe('delayed');
+    const { priority, delay } = (await world.recordQueue.getJob(later))?.opts ?? {};
+    expect({ priority, inAnHour: Math.abs((delay ?? 0) - 3_600_000) < 5000 }).toEqual({ priority: 3, inAnHour: true });
   });
 });
 
