@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { freePort } from '../../bin/local-redis.ts';
 import { createLog } from '../../shared/log.ts';
 import { createFinishQueue, createRecordQueue, patientRedis } from '../../shared/queue.ts';
-import { startReconciler } from '../../shared/reconciler.ts';
+import { startReconciler, type ReconcilerTimes } from '../../shared/reconciler.ts';
 import { createRecordingStore } from '../../shared/recording-store.ts';
 import { startRedis } from '../helpers/redis.ts';
 
@@ -26,18 +26,23 @@ const RECORD = `${PREFIX}:jobless`;
 export type CreateKilled = {
   asked: number;
   kills: number;
-  /** Callers who asked again with their key, and were told of another recording than the one that is there. */
+  /** Callers who asked again with their key, whose recording had no job right after the answer. */
+  unqueued: number;
+  /** Callers who were told of two recordings under one key. */
   doubled: number;
   recordings: number;
   jobs: number;
   /** Recordings that still have no job. */
   left: number;
-  /** Seconds until the last recording whose caller did not ask again had its job. */
+  /** Seconds from the last kill until all had a job, also those whose caller did not ask again. */
   took: number;
 };
 
-/** @param count edges that are killed, each by SIGKILL within one request */
-export async function killCreates(count: number): Promise<CreateKilled> {
+/**
+ * @param count edges that are killed, each by SIGKILL within one request; every other caller asks again at once
+ * @param times of the reconciler, which sees to the rest, where its own are not to be waited for
+ */
+export async function killCreates(count: number, times: Partial<ReconcilerTimes> = {}): Promise<CreateKilled> {
   await using redis = await startRedis();
   await using stack = new AsyncDisposableStack();
   const client = stack.adopt(patientRedis(redis.url, () => undefined), (one) => one.disconnect());
@@ -45,43 +50,30 @@ export async function killCreates(count: number): Promise<CreateKilled> {
   const recordQueue = createRecordQueue(client, PREFIX, () => undefined);
   const finishQueue = createFinishQueue(client, PREFIX, () => undefined);
   const silent = createLog('error', () => undefined);
-  stack.use(startReconciler({ redis: client, store, recordQueue, finishQueue, retention: null, log: silent }));
+  stack.use(startReconciler({ redis: client, store, recordQueue, finishQueue, retention: null, log: silent, times }));
 
-  const keys = new Map<string, string | null>();
-  let kills = 0;
-  let doubled = 0;
+  const lasting = stack.use(await startEdgeBehind(redis.url, null));
+  const found = { asked: count, kills: 0, unqueued: 0, doubled: 0 };
   for (let i = 0; i < count; i += 1) {
     const key = `create-${i}`;
-    const moment = moments[i % moments.length] as Moment;
-    await using edge = await startEdgeBehind(redis.url, moment);
-    const answered = await post(edge.url, key).catch(() => null);
-    if (answered === null) kills += 1;
-    keys.set(key, answered);
-  }
-  // every other caller asks again; whoever looks after the rest is the reconciler
-  const began = performance.now();
-  await using edge = await startEdgeBehind(redis.url, null);
-  for (const [i, key] of [...keys.keys()].entries()) {
+    await using edge = await startEdgeBehind(redis.url, moments[i % moments.length] as Moment);
+    if ((await post(edge.url, key).catch(() => null)) === null) found.kills += 1;
     if (i % 2 === 1) continue;
-    const [first, second] = [await post(edge.url, key), await post(edge.url, key)];
-    if (first !== second) doubled += 1;
+    const id = await post(lasting.url, key);
+    if ((await recordQueue.getJob(id)) === undefined) found.unqueued += 1;
+    if ((await post(lasting.url, key)) !== id) found.doubled += 1;
   }
+  const began = performance.now();
   const ids = async () => (await store.list({ limit: 1000 })).items.map(({ id }) => id);
   const withoutJob = async (): Promise<number> => {
     const jobs = await Promise.all((await ids()).map((id) => recordQueue.getJob(id)));
     return jobs.filter((job) => job === undefined).length;
   };
-  while ((await withoutJob()) > 0 && performance.now() - began < 30_000) await sleep(200);
+  while ((await withoutJob()) > 0 && performance.now() - began < 30_000) await sleep(100);
+  const took = (performance.now() - began) / 1000;
   const counts = await recordQueue.getJobCounts();
-  return {
-    asked: count,
-    kills,
-    doubled,
-    recordings: (await ids()).length,
-    jobs: Object.values(counts).reduce((sum, each) => sum + each, 0),
-    left: await withoutJob(),
-    took: (performance.now() - began) / 1000,
-  };
+  const jobs = Object.values(counts).reduce((sum, each) => sum + each, 0);
+  return { ...found, recordings: (await ids()).length, jobs, left: await withoutJob(), took };
 }
 
 /** @returns the id of the recording */
