@@ -15,6 +15,19 @@ export async function killTree(leader: number): Promise<void> {
 /** SIGKILL to what is left of a group whose leader may be gone. Never throws. */
 export const killGroup = (leader: number): void => end(-leader);
 
+/**
+ * SIGKILL to whoever was started with a directory among its arguments, as a browser with its profile: who started it is gone, and
+ * with that the way down to it. Only on Linux. Never throws.
+ */
+export async function killUsersOf(directory: string): Promise<void> {
+  const names = await readdir('/proc').catch(() => []);
+  await Promise.all(
+    names.filter((name) => /^\d+$/.test(name)).map(async (name) => {
+      if ((await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '')).includes(`${directory}/`)) end(Number(name));
+    }),
+  );
+}
+
 function end(target: number): void {
   try {
     kill(target, 'SIGKILL');

@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { TabreelError } from '../shared/errors.ts';
 import type { Log } from '../shared/log.ts';
-import { killGroup, killTree } from './kill-tree.ts';
+import { killGroup, killTree, killUsersOf } from './kill-tree.ts';
 import { PROCESS_DIRECTORY, type FromRecorder, type ToRecorder } from './process-protocol.ts';
 
 /** How long a recording waits for a process, in milliseconds: a machine that boots may be slow. */
@@ -84,8 +84,9 @@ export function createRecorderPool(options: PoolOptions): RecorderPool {
       gone = true;
       const index = ready.indexOf(recorder);
       if (index >= 0) ready.splice(index, 1);
-      // its browser ends by itself when its pipe closes, within seconds; whatever shares its group, now
       if (child.pid !== undefined) killGroup(child.pid);
+      // a browser ends by itself when its pipe closes, within seconds; one that is just starting would make its files anew
+      await killUsersOf(directory);
       await rm(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 }).catch((error: unknown) =>
         log.warn('temporary files stay behind', { directory, error }),
       );

@@ -1,11 +1,12 @@
 /** Many short recordings through a few workers, with processes killed all the time. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isEnd, type RecordingState } from '../../shared/recording.ts';
-import { startFleet, type KillKind } from '../helpers/fleet.ts';
+import { startFleet } from '../helpers/fleet.ts';
 import { startPages } from '../helpers/pages.ts';
 import { keptSamples } from '../helpers/kept-samples.ts';
 import { nothingLeft } from './examine.ts';
-import { between, pick, seconds, seeded, type Outcome } from './outcome.ts';
+import { killsOf } from './kills.ts';
+import { between, seconds, seeded, type Outcome } from './outcome.ts';
 
 export type ManyOptions = {
   seed: number;
@@ -20,8 +21,6 @@ export type ManyOptions = {
   patience: number;
 };
 
-const kinds: readonly KillKind[] = ['recorder', 'worker', 'browser', 'renderer', 'edge', 'finaliser', 'redis'];
-
 export async function many({ seed, count, length, workers, slots, apart, patience }: ManyOptions): Promise<Outcome> {
   const random = seeded(seed);
   const failures: string[] = [];
@@ -34,10 +33,10 @@ export async function many({ seed, count, length, workers, slots, apart, patienc
   const killed: Record<string, number> = {};
   let over = false;
   const killing = (async () => {
-    while (!over) {
+    for (const kind of killsOf(seed, 1000)) {
       await sleep(between(random, apart[0], apart[1]) * 1000);
-      const kind = pick(random, kinds);
-      if (!over && fleet.kill(kind) !== null) killed[kind] = (killed[kind] ?? 0) + 1;
+      if (over) return;
+      if (fleet.kill(kind) !== null) killed[kind] = (killed[kind] ?? 0) + 1;
     }
   })();
   for (let i = 0; i < count; i += 1) {
