@@ -29,12 +29,17 @@ export async function launchBrowser(options: LaunchOptions, signal: AbortSignal)
   const wipe = () => rm(profileDirectory, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
   // puppeteer kills the browser whenever its signal is aborted: only while it starts is that wanted
   const starting = new AbortController();
-  const abort = () => starting.abort(signal.reason);
+  const aborted = Promise.withResolvers<never>();
+  aborted.promise.catch(() => undefined);
+  const abort = () => {
+    starting.abort(signal.reason);
+    aborted.reject(signal.reason);
+  };
   signal.addEventListener('abort', abort);
   let browser: Browser;
   try {
     signal.throwIfAborted();
-    browser = await launch({
+    const launching = launch({
       executablePath: options.executable,
       ignoreDefaultArgs: true,
       args: browserFlags({ ...options, profileDirectory }),
@@ -50,6 +55,8 @@ export async function launchBrowser(options: LaunchOptions, signal: AbortSignal)
       signal: starting.signal,
       env: browserEnvironment(profileDirectory, options),
     });
+    // puppeteer may wait for a browser that it has killed itself, for a minute
+    browser = await Promise.race([launching, aborted.promise]);
   } catch (error) {
     await wipe();
     signal.throwIfAborted();
