@@ -1,8 +1,10 @@
 /** What a caller does with a recording that is under way, on a worker with one slot. */
+import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Recording, RecordingState } from '../../shared/recording.ts';
 import { probe, readFrames, uniqueFrames } from '../helpers/analyse.ts';
 import { startPages, type Pages } from '../helpers/pages.ts';
 import { descendants, lacks, startService, type Service } from '../helpers/service.ts';
@@ -21,23 +23,103 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell'))('a recording under way'
 
   const small = { width: 640, height: 360 };
   const browsers = async () => (await descendants(process.pid)).filter(({ command }) => command.some((word) => word.startsWith('--user-data-dir=')));
+  const json = { 'content-type': 'application/json' };
+  const tell = async (id: string, operation: string, body?: unknown) => {
+    const { status, body: recording } = await service.api<Recording>(`/v1/recordings/${id}/${operation}`, {
+      method: 'POST',
+      ...(body === undefined ? {} : { body: JSON.stringify(body), headers: json }),
+    });
+    if (status !== 200) throw new Error(`${operation} answered ${status}: ${JSON.stringify(recording)}`);
+    return recording;
+  };
+  /** Milliseconds until the recording is in a state, which it may have been in before. */
+  const until = async (id: string, state: RecordingState, milliseconds = 10_000): Promise<number> => {
+    const began = performance.now();
+    for (;;) {
+      const now = await service.get(id);
+      if (now.state === state) return performance.now() - began;
+      if (performance.now() - began > milliseconds) throw new Error(`it is ${now.state}, not ${state}: ${JSON.stringify(now.error)}`);
+      await sleep(20);
+    }
+  };
 
-  it('is stopped: its file is as long as it was recorded, however often it is told', async () => {
-    const { id } = await service.create({ url: pages.url('/animated.html'), ...small });
+  it('is paused three times, marked and stopped: its file is as long as it was recorded, however often it is told', async () => {
+    const { id } = await service.create({ url: pages.url('/animated.html') });
     await service.waitFor(id, 'recording');
-    const began = Date.now();
-    await sleep(4000);
+    let paused = 0;
+    const waited: number[] = [];
+    for (let i = 0; i < 3; i += 1) {
+      await tell(id, 'markers', { label: `Part ${i + 1}` });
+      await sleep(1500);
+      const asked = Date.now();
+      await Promise.all([tell(id, 'pause'), tell(id, 'pause')]);
+      waited.push(await until(id, 'paused'));
+      await sleep(800);
+      paused += Date.now() - asked;
+      await tell(id, 'resume');
+      waited.push(await until(id, 'recording'));
+    }
+    await sleep(2000);
+    const asked = Date.now();
     const [first, second] = await Promise.all([service.stop(id), service.stop(id)]);
-    const asked = (Date.now() - began) / 1000;
-    expect([first.state, second.state]).toEqual(['recording', 'recording']);
+    expect([first.desired, second.desired]).toEqual(['stopped', 'stopped']);
     const recording = await service.waitFor(id, 'completed');
-    console.log(`stopped after ${asked.toFixed(2)} s: ${recording.duration.toFixed(2)} s, completed ${(Date.now() - began) / 1000 - asked} s later`);
-    expect(Math.abs(recording.duration - asked)).toBeLessThanOrEqual(0.7);
+    const took = (Date.now() - asked) / 1000;
+    const recorded = (asked - Date.parse(recording.startedAt ?? '') - paused) / 1000;
+    console.log(`recorded for ${recorded.toFixed(2)} s: ${recording.duration.toFixed(2)} s, completed ${took.toFixed(2)} s later; pauses took ${waited.map(Math.round).join(', ')} ms`);
+    expect(Math.abs(recording.duration - recorded)).toBeLessThanOrEqual(0.3);
     expect(recording.error).toBeUndefined();
+    expect(recording).toMatchObject({ attempts: 1, pauses: [{}, {}, {}], markers: [{ label: 'Part 1' }, { label: 'Part 2' }, { label: 'Part 3' }] });
+    // each part begins where the one before was cut
+    for (const [i, { at }] of recording.markers.slice(1).entries()) expect(Math.abs(at - (recording.pauses[i]?.at ?? NaN))).toBeLessThanOrEqual(0.3);
     const path = await service.download(recording);
     expect(Math.abs((await probe(path)).duration - recording.duration)).toBeLessThanOrEqual(0.1);
-    expect(uniqueFrames(await readFrames(path)).perSecond).toBeGreaterThan(20);
+    const { perSecond, backwards } = uniqueFrames(await readFrames(path));
+    expect(perSecond).toBeGreaterThan(20);
+    expect(backwards).toBe(0);
+    const { stdout } = spawnSync('ffprobe', ['-v', 'error', '-show_chapters', '-of', 'json', path], { encoding: 'utf8' });
+    const { chapters } = JSON.parse(stdout) as { chapters: { tags: { title: string } }[] };
+    expect(chapters.map(({ tags }) => tags.title).filter((title) => title.startsWith('Part'))).toEqual(['Part 1', 'Part 2', 'Part 3']);
     expect((await service.stop(id)).state).toBe('completed');
+    // a stop is seen to at once
+    const states: Record<string, number> = {};
+    for await (const { type, data } of service.events(id)) if (type === 'state') states[String(data['state'])] = Date.parse(String(data['at']));
+    expect((states['finishing'] ?? Infinity) - asked).toBeLessThan(2000);
+    expect((states['completed'] ?? Infinity) - asked).toBeLessThan(5000);
+  });
+
+  it('begins paused, if it is paused while it waits; is stopped while it is paused', async () => {
+    const { id } = await service.create({ url: pages.url('/animated.html'), startAt: new Date(Date.now() + 700).toISOString() });
+    expect(await tell(id, 'pause')).toMatchObject({ state: 'queued', desired: 'paused' });
+    await until(id, 'paused');
+    await sleep(500);
+    expect(await service.get(id)).toMatchObject({ startedAt: null, duration: 0, desired: 'paused' });
+    await tell(id, 'resume');
+    await until(id, 'recording');
+    await sleep(1500);
+    const asked = Date.now();
+    await tell(id, 'pause');
+    await until(id, 'paused');
+    await sleep(500);
+    await service.stop(id);
+    const { duration, error, startedAt } = await service.waitFor(id, 'completed', 6000);
+    expect(error).toBeUndefined();
+    expect(Math.abs(duration - (asked - Date.parse(startedAt ?? '')) / 1000)).toBeLessThanOrEqual(0.3);
+  });
+
+  it('is canceled: nothing of it stays, and its slot is free', async () => {
+    const { id, links } = await service.create({ url: pages.url('/animated.html') });
+    await service.waitFor(id, 'recording');
+    await sleep(2500);
+    const stored = join(service.storage, id);
+    expect(existsSync(stored)).toBe(true);
+    expect(await tell(id, 'cancel')).toMatchObject({ desired: 'canceled' });
+    await until(id, 'canceled', 3000);
+    expect(await tell(id, 'cancel')).toMatchObject({ state: 'canceled', files: [] });
+    expect((await service.api(links.file)).status).toBe(404);
+    for (let tries = 0; tries < 50 && (existsSync(stored) || (await browsers()).length > 0); tries += 1) await sleep(100);
+    expect(existsSync(stored)).toBe(false);
+    expect(await browsers()).toEqual([]);
   });
 
   it('is taken by priority once a slot is free, and can be taken back while it waits', async () => {
