@@ -79,6 +79,30 @@ test('tells each state, progress and line, and ends with the recording', async (
   expect(late.events.at(-1)?.data.state).toBe('completed');
 });
 
+test('tells of pauses and markers', async () => {
+  const { id, links } = await edge.create();
+  const stream = await watchEvents(links.events);
+  const attempt = await edge.control.run(id);
+  const marked = await edge.api(links.markers, { method: 'POST', body: JSON.stringify({ label: 'Questions' }), headers: { 'content-type': 'application/json' } });
+  expect(marked).toMatchObject({ status: 200, body: { markers: [{ label: 'Questions' }] } });
+  await edge.api(links.pause, { method: 'POST' });
+  await edge.control.store.change(id, { from: ['recording'], to: 'paused', attempt, pausedAt: Date.now() });
+  await edge.api(links.resume, { method: 'POST' });
+  await edge.control.store.change(id, { from: ['paused'], to: 'recording', attempt, pausedAt: null });
+  await edge.api(links.cancel, { method: 'POST' });
+  await edge.control.store.change(id, { from: ['recording'], to: 'canceled', attempt });
+  await stream.ended;
+  expect(stream.events.map(({ event, data }) => [event, data.state ?? data.message])).toEqual([
+    ['state', 'queued'],
+    ['state', 'starting'],
+    ['state', 'recording'],
+    ['log', 'marker: Questions'],
+    ['state', 'paused'],
+    ['state', 'recording'],
+    ['state', 'canceled'],
+  ]);
+});
+
 test('many watchers share one connection to Redis', async () => {
   const all = await Promise.all(Array.from({ length: 10 }, () => edge.create()));
   const before = Number(/connected_clients:(\d+)/.exec(String(await edge.control.redis.info('clients')))?.[1] ?? 0);
