@@ -124,7 +124,7 @@ test('a 501st marker is refused', async () => {
   const { id } = await bring('recording');
   for (let i = 1; i < 500; i += 1) await edge.control.store.mark(id, `slide ${i}`);
   const both = await Promise.all([call(id, 'markers'), call(id, 'markers')]);
-  expect(both.map(({ status }) => status).toSorted()).toEqual([200, 409]);
+  expect(new Set(both.map(({ status }) => status))).toEqual(new Set([200, 409]));
   expect(both.find(({ status }) => status === 409)?.body.code).toBe('too_many_markers');
   expect((await edge.get(id)).markers).toHaveLength(500);
 });
