@@ -177,7 +177,7 @@ export const segmentDescription: Description = {
   responses: {
     200: binary('The segment (CMAF)', 'video/iso.segment'),
     206: binary('The range of it', 'video/iso.segment'),
-    ...held(401, 404, 416),
+    ...held(401, 404, 410, 416),
   },
 };
 

@@ -36,12 +36,18 @@ export async function visibleRecord(deps: AppDeps, c: Context<AppEnv>): Promise<
   return findRecord(deps.store, id);
 }
 
+/** What is discarded is not shown any more, from the cancel on. @throws {TabreelError} live_over */
+function keptRecord(record: RecordingRecord): RecordingRecord {
+  if (record.desired === 'canceled') throw new TabreelError('live_over', 'the recording was canceled');
+  return record;
+}
+
 /** A finished file; listed in the record only once it was verified. */
 export const getFile = (name: keyof typeof types) => (deps: AppDeps, media: Media) => async (c: Context<AppEnv>): Promise<Response> => {
   const record = await visibleRecord(deps, c);
   const file = record.files?.find((candidate) => candidate.name === name);
   if (!file) {
-    if (name === 'thumbnail.jpg') return earlyThumbnail(media, c, record.id);
+    if (name === 'thumbnail.jpg' && record.desired !== 'canceled') return earlyThumbnail(media, c, record.id);
     const over = isEnd(record.state) ? `the recording is ${record.state} and has no ${name}` : `the recording is ${record.state}`;
     throw new TabreelError('file_not_ready', over);
   }
@@ -60,7 +66,7 @@ async function earlyThumbnail({ storage, live }: Media, c: Context<AppEnv>, id: 
 }
 
 export const getPlaylist = (deps: AppDeps, { live }: Media) => async (c: Context<AppEnv>): Promise<Response> => {
-  const record = await visibleRecord(deps, c);
+  const record = keptRecord(await visibleRecord(deps, c));
   const parts = await live.parts(record.id);
   const token = c.req.query('token');
   const query = token === undefined ? '' : `?token=${encodeURIComponent(token)}`;
@@ -74,7 +80,7 @@ export const getPlaylist = (deps: AppDeps, { live }: Media) => async (c: Context
 
 /** A part of the live stream. Its name is never used again for other bytes. */
 export const getSegment = (deps: AppDeps, { storage }: Media) => async (c: Context<AppEnv>): Promise<Response> => {
-  const record = await visibleRecord(deps, c);
+  const record = keptRecord(await visibleRecord(deps, c));
   const part = parsePartName(c.req.param('name') ?? '');
   if (part?.type !== 'init' && part?.type !== 'segment') {
     throw new TabreelError('not_found', `there is no such segment of ${record.id}`);

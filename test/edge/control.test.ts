@@ -246,7 +246,10 @@ describe('two edges at once', () => {
         expect((await edge.api(`/v1/recordings/${id}/recording.mp4`)).status).toBe(200);
         continue;
       }
-      if (status === 200) expect(await edge.get(id)).toMatchObject({ state: 'canceled', desired: 'canceled', files: [] });
+      if (status === 200) {
+        expect(await edge.get(id)).toMatchObject({ state: 'canceled', desired: 'canceled', files: [] });
+        expect((await edge.api(`/v1/recordings/${id}/live.m3u8`)).status).toBe(410);
+      }
       await eventually(() => stored(id), (count) => count === 0, 12_000);
     }
     console.log(`while finishing: ${JSON.stringify(counts)}`);
