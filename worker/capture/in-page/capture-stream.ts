@@ -203,7 +203,8 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
 
   /** Takes the frame over: it is closed here, at the latest when the next one comes. */
   const take = async (frame: VideoFrame) => {
-    if (stopped) return frame.close();
+    // pictures that are handed in are decoded side by side: one may overtake another
+    if (stopped || (held !== null && frame.timestamp < held.timestamp)) return frame.close();
     count.frames += 1;
     stirIfMoving(frame.timestamp);
     if (options.calibrate) await watchFlash(frame);
