@@ -448,7 +448,7 @@ for (const { server, start, there } of redisServers) {
       expect(JSON.parse(all[1]?.data ?? '')).toEqual({ level: 'info', message: 'line 0', at: expect.stringMatching(/Z$/) });
     });
 
-    test('a recording of days keeps the events of late', async () => {
+    test('a recording of days keeps the events of late', { timeout: 60_000 }, async () => {
       const { store } = empty();
       const id = await create(store);
       const lines = 2500;
