@@ -183,7 +183,7 @@ export const recordingError = z.object({
 export type RecordingError = z.infer<typeof recordingError>;
 
 export const recordingStats = z.object({
-  /** Pictures encoded, repeats of a still page included. */
+  /** Pictures in the media that was made, repeats of a still page included. */
   frames: z.int(),
   /** Frames that the page drew and the recording lacks because a queue was full. */
   dropped: z.int(),

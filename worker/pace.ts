@@ -12,9 +12,10 @@ export function createPace(now: () => number = () => performance.now() / 1000) {
   let delivered = 0;
   let latest = noStats;
   return {
-    /** Media left the muxer. */
-    delivered(bytes: number): void {
+    /** A part left the muxer, with so many pictures: what is encoded behind the recording's end never does. */
+    delivered(bytes: number, frames: number): void {
       delivered += bytes;
+      latest = { ...latest, frames: latest.frames + frames };
     },
     /** Once a second. */
     counted(counts: CaptureCounts, drift: number): void {
@@ -27,7 +28,6 @@ export function createPace(now: () => number = () => performance.now() / 1000) {
       const rate = (amount: number) => (seconds > 0 ? amount / seconds : 0);
       latest = {
         ...latest,
-        frames: counts.encoded,
         dropped: counts.dropped,
         fps: Math.round(rate(pictures - (first?.pictures ?? 0)) * 10) / 10,
         bitrate: Math.round(rate((delivered - (first?.bytes ?? 0)) * 8)),

@@ -181,7 +181,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
   let supervision: Supervision | null = null;
   let mediaBytes = continues.storedBytes ?? 0;
   const deliver = (part: SinkPart) => {
-    run.pace.delivered(part.payload.length);
+    run.pace.delivered(part.payload.length, part.header.type === 'segment' ? part.header.frames : 0);
     sink.push(part);
     mediaBytes += part.payload.length;
     if (!settings.maxSize || mediaBytes < settings.maxSize || isOver) return;

@@ -21,9 +21,6 @@ export type Examined = {
   origin: number;
 };
 
-/** Pictures that were encoded and came after a cut, or the end: a page is told of it while some are on their way. */
-export const AFTER_A_CUT = 5;
-
 /** Times of manifest and parts may differ by the rounding of each, in seconds. */
 const ROUNDING = 0.05;
 

@@ -58,6 +58,7 @@ export async function pauses({ seed, count, length }: PausesOptions): Promise<Ou
   for (const [i, median] of medians.entries()) check(Math.abs(median) <= 60, `after cut ${i} the sound is ${median.toFixed(0)} ms off the picture`);
   const { perSecond, backwards, unreadable } = uniqueFrames(frames);
   check(backwards === 0 && unreadable === 0, `${backwards} frames go back, ${unreadable} can not be read`);
+  check(recording.stats.frames === samples.video.inFile, `${recording.stats.frames} frames were made, ${samples.video.inFile} are in the file`);
   await nothingLeft(fleet, failures, 10_000);
   return {
     seed,
@@ -68,7 +69,7 @@ export async function pauses({ seed, count, length }: PausesOptions): Promise<Ou
       'asked for, s': Math.round(wanted * 100) / 100,
       'sound after picture, ms': medians.map((median) => median.toFixed(0)).join(' '),
       'new frames a second': perSecond.toFixed(1),
-      'frames encoded, in the file': `${recording.stats.frames}, ${samples.video.inFile}`,
+      'frames made, in the file': `${recording.stats.frames}, ${samples.video.inFile}`,
     },
     failures,
   };

@@ -15,7 +15,7 @@ describe('how a recording does', () => {
         clock.seconds += more.took ?? 1;
         encoded += pictures + repeats;
         repeated += repeats;
-        pace.delivered(bytes);
+        pace.delivered(bytes, pictures + repeats);
         pace.counted({ frames: pictures, encoded, repeated, dropped: more.dropped ?? 0 }, more.drift ?? 0);
         return pace.stats();
       },
@@ -26,6 +26,13 @@ describe('how a recording does', () => {
     const { pace, second } = at();
     expect(pace.stats()).toEqual(noStats);
     expect(second(30, 0, 100_000)).toEqual({ ...noStats, frames: 30 });
+  });
+
+  test('counts what left the muxer, not what was encoded behind the end', () => {
+    const { pace, second } = at();
+    second(30, 1, 100_000);
+    pace.counted({ frames: 33, encoded: 33, repeated: 1, dropped: 0 }, 0);
+    expect(pace.stats()).toMatchObject({ frames: 31 });
   });
 
   test('a moving page: pictures and bits a second', () => {
