@@ -177,9 +177,18 @@ export function startAttempt(options: AttemptOptions): Attempt {
     unwritten = false;
     obey(await store.beat(id, attempt, told));
   });
-  const look = single(async () => {
-    obey(await store.beat(id, attempt, null));
+  /** What is said while it is being asked may be newer than the answer. */
+  let lookAgain = false;
+  const asked = single(async () => {
+    while (lookAgain) {
+      lookAgain = false;
+      obey(await store.beat(id, attempt, null));
+    }
   });
+  const look = () => {
+    lookAgain = true;
+    asked();
+  };
   const writeTimeline = single(async () => {
     while (timelineWritten !== timeline.version() && !concluding) {
       const version = timeline.version();

@@ -548,6 +548,20 @@ describe('a pause', () => {
     expect(end.error).toBeUndefined();
   });
 
+  it('and its end that come one upon the other are both heard', async () => {
+    const quiet = await start({ times: { beat: 60_000, silent: 120_000 } });
+    const id = await quiet.queue('normal');
+    await quiet.until(id, is('recording'));
+    const change = (desired: 'paused' | 'recording') => quiet.store.change(id, { from: ['starting', 'recording', 'paused'], desired });
+    for (let i = 0; i < 15; i += 1) {
+      await change('paused');
+      await change('recording');
+      await new Promise((resolve) => setTimeout(resolve, 40));
+      // no beat would tell it for a minute
+      await eventually(async () => (await quiet.store.get(id))?.state === 'recording');
+    }
+  });
+
   it('lasts whatever becomes of the process meanwhile', async () => {
     const id = await world.queue('normal');
     await world.until(id, is('recording'));
