@@ -104,6 +104,8 @@ export function startAttempt(options: AttemptOptions): Attempt {
   let tickedAt = Date.now();
   let ackedParts = 0;
   let mediaWaits = false;
+  /** What was sent may be stored, acknowledged or not. */
+  let mediaSent = false;
   let killedFor: string | null = null;
   let didNotEnd = false;
 
@@ -231,6 +233,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
         if (message.counts.ackedParts > ackedParts) storedAt = heardAt;
         ackedParts = message.counts.ackedParts;
         mediaWaits = message.counts.waitingBytes > 0;
+        mediaSent ||= message.counts.sentParts > 0;
         break;
       case 'log':
         if (pendingLines < MAX_PENDING_LINES) tell(store.log(id, message.message, attempt));
@@ -291,9 +294,14 @@ export function startAttempt(options: AttemptOptions): Attempt {
     }
   };
 
-  const become = (to: RecordingState, error: RecordingError | null, last = ended ?? progress): Promise<Changed> => {
-    const { stats, duration } = toTell(last);
-    const change: Change = { from: running, to, attempt, stats, duration, ...timeline.facts(), ...(error === null ? {} : { error }) };
+  /** @param whileWanted only while one of these is wanted of it */
+  const become = (to: RecordingState, error: RecordingError | null, whileWanted?: readonly DesiredState[]): Promise<Changed> => {
+    const { stats, duration } = toTell(ended ?? progress);
+    const change: Change = {
+      from: running, to, attempt, stats, duration, ...timeline.facts(),
+      ...(error === null ? {} : { error }),
+      ...(whileWanted === undefined ? {} : { wanted: whileWanted }),
+    };
     return persist(to, () => store.change(id, change), log);
   };
 
@@ -324,6 +332,39 @@ export function startAttempt(options: AttemptOptions): Attempt {
     return true;
   };
 
+  /** The recording ends as it is wanted. @returns false where something else has become wanted meanwhile, which holds */
+  const end = async (last: typeof progress & { error: RecordingError | null }, kept: boolean): Promise<boolean> => {
+    const { error } = last;
+    if (wanted === 'nothing') return true;
+    if (wanted === 'deleted' || wanted === 'canceled') {
+      await discard(null);
+      return true;
+    }
+    const problem = isForgiven(error, kept) ? null : error;
+    if (kept || (timeline.startedAt() !== null && (ended === null || mediaSent))) {
+      if (error !== null && problem === null) await warnOfAttempt(`${error.code}: ${error.message}`);
+      // a try before may have been taken without an answer: then it is finishing already
+      const { outcome, state, desired } = await become('finishing', problem);
+      if (state !== 'finishing' || outcome === 'fenced') return true;
+      if (desired === 'deleted' || desired === 'canceled') {
+        wanted = desired;
+        await discard('finishing');
+      } else await persist('the finish job', () => options.finish('finish'), log);
+      return true;
+    }
+    if (wanted === 'stopped' && problem === null) {
+      await become('canceled', null);
+      return true;
+    }
+    const reason = leaving
+      ? new TabreelError('worker_lost', 'The worker was shut down before anything was recorded')
+      : new TabreelError('nothing_recorded', 'The recording ended before anything of it was stored');
+    const { outcome, state, desired } = await become('failed', problem ?? reason.toRecordingError(), wanted === 'stopped' ? ['stopped'] : ['recording', 'paused']);
+    if (outcome !== 'refused' || state === null || !running.includes(state) || desired === null) return true;
+    wanted = desired;
+    return false;
+  };
+
   const conclude = async (lost: TabreelError | null): Promise<void> => {
     concluding = true;
     unwritten = false; // what follows is newer
@@ -343,37 +384,20 @@ export function startAttempt(options: AttemptOptions): Attempt {
         if (await handOn(delay)) return;
       }
     }
-    if (wanted === 'nothing') return;
-    if (wanted === 'deleted' || wanted === 'canceled') {
-      await discard(null);
-    } else if (kept || (timeline.startedAt() !== null && ended === null)) {
-      const problem = isForgiven(error, kept) ? null : error;
-      if (error !== null && problem === null) await warnOfAttempt(`${error.code}: ${error.message}`);
-      // a try before may have been taken without an answer: then it is finishing already
-      const { outcome, state, desired } = await become('finishing', problem);
-      if (state !== 'finishing' || outcome === 'fenced') return;
-      if (desired === 'deleted' || desired === 'canceled') {
-        wanted = desired;
-        await discard('finishing');
-      } else await persist('the finish job', () => options.finish('finish'), log);
-    } else if (wanted === 'stopped' && error === null) {
-      await become('canceled', null);
-    } else {
-      const reason = leaving
-        ? new TabreelError('worker_lost', 'The worker was shut down before anything was recorded')
-        : new TabreelError('nothing_recorded', 'The recording ended before anything of it was stored');
-      await become('failed', error ?? reason.toRecordingError());
-    }
+    for (let settled = false; !settled; ) settled = await end(last, kept);
     log.info('attempt ended', { ...summary, wanted });
   };
 
   /**
    * Whether the recording is whole but for its last moments: another attempt would have gone on, had it not been stopped, or its
-   * time not been over. Media that could not be stored is no such thing.
+   * time not been over. One that was stopped before its first picture lacks nothing, whatever went wrong. Media that could not
+   * be stored is no such thing.
    */
-  const isForgiven = (error: RecordingError | null, kept: boolean): boolean =>
-    error !== null && kept && helpsToRetry(error, true) && !error.code.startsWith('media_') && !didNotEnd &&
-    (wanted === 'stopped' || isOver());
+  const isForgiven = (error: RecordingError | null, kept: boolean): boolean => {
+    if (error === null) return true;
+    if (wanted === 'stopped' && !kept && timeline.startedAt() === null) return true;
+    return (wanted === 'stopped' || (kept && isOver())) && helpsToRetry(error, true) && !error.code.startsWith('media_') && !didNotEnd;
+  };
 
   const supervise = async (): Promise<void> => {
     const ticking = setInterval(tick, times.beat);

@@ -505,6 +505,30 @@ describe('an attempt that ends with an error', () => {
     expect(record.warnings).toContain('Attempt 1 ended: page_crashed: it is page_crashed');
   });
 
+  it.each(['stopped', 'canceled'] as const)('with nothing stored, of one that was %s unheard at that moment, is not its end', async (desired) => {
+    const deaf = await start({ times: { beat: 60_000 } });
+    const id = await deaf.queue('fails-late');
+    await eventually(async () => (await deaf.messages(id)).some((line) => line.startsWith('process ')));
+    // written, and its signal lost
+    await deaf.redis.hset(`${deaf.prefix}:r:${id}`, 'desired', desired);
+    const record = await deaf.until(id, ({ state }) => state === 'canceled' || state === 'failed');
+    expect(record).toMatchObject({ state: 'canceled', desired });
+    expect(record.error).toBeUndefined();
+  });
+
+  it.each([
+    ['before its first picture, it is canceled', 'crashes-unseen', 'canceled', null],
+    ['and nothing of it could be stored, it has failed', 'unstored', 'failed', 'media_unreachable'],
+    ['and nothing of it was acknowledged, what is stored tells', 'unacknowledged', 'finishing', 'media_unreachable'],
+  ] as const)('while it was being stopped %s', async (_name, behaviour, state, code) => {
+    const id = await world.queue(behaviour);
+    await eventually(async () => (await world.messages(id)).some((line) => line.startsWith('process ')));
+    if (code !== null) await world.until(id, is('recording'));
+    await world.store.change(id, { from: ['starting', 'recording'], desired: 'stopped' });
+    const record = await world.until(id, ({ state: now }) => now !== 'starting' && now !== 'recording');
+    expect([record.state, record.error?.code ?? null]).toEqual([state, code]);
+  });
+
   it('waits for the next one, during which a stop holds', async () => {
     const patient = await start({ times: { firstRetry: 60_000, lastRetry: 60_000 } });
     const id = await patient.queue('unreachable');
