@@ -572,18 +572,25 @@ describe('a pause', () => {
     expect(end.error).toBeUndefined();
   });
 
-  it('and its end that come one upon the other are both heard', async () => {
+  it('and its end that come one upon the other are both asked about, also where Redis is slow to answer', async () => {
     const quiet = await start({ times: { beat: 60_000, silent: 120_000 } });
-    const id = await quiet.queue('normal');
+    const id = await quiet.queue('restless');
     await quiet.until(id, is('recording'));
+    const { beat } = quiet.store;
+    let asked = 0;
+    quiet.store.beat = async (...about) => {
+      asked += 1;
+      const answer = await beat(...about);
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      return answer;
+    };
     const change = (desired: 'paused' | 'recording') => quiet.store.change(id, { from: ['starting', 'recording', 'paused'], desired });
-    for (let i = 0; i < 15; i += 1) {
-      await change('paused');
-      await change('recording');
-      await new Promise((resolve) => setTimeout(resolve, 40));
-      // no beat would tell it for a minute
-      await eventually(async () => (await quiet.store.get(id))?.state === 'recording');
-    }
+    await change('paused');
+    await eventually(() => asked === 1);
+    await change('recording');
+    // a process that takes its time to rest says nothing that would make it look again, and no beat would for a minute
+    await eventually(() => asked === 2);
+    await eventually(() => quiet.lines.some((line) => line.includes('something else is wanted') && line.includes('"wanted":"recording"')));
   });
 
   it('lasts whatever becomes of the process meanwhile', async () => {
