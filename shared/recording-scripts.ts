@@ -3,6 +3,8 @@ import { recordingStates } from './recording.ts';
 
 /** How long a beat vouches for its attempt, in milliseconds; an attempt beats every second. */
 export const ALIVE_MS = 5000;
+/** The same where it is told to end: who lives hears that at once, and beats; who is lost is found out sooner. */
+const ALIVE_AT_THE_END_MS = 3000;
 /** Events kept for each recording, so that a watcher who was cut off can resume. */
 export const EVENTS_KEPT = 1000;
 /** Idempotency keys are remembered for a day. */
@@ -116,9 +118,11 @@ for i = 8, #ARGV, 2 do
   if ARGV[i] == 'desired' then
     desired = ARGV[i + 1]
     redis.call('PUBLISH', channel, 'desired')
-    -- between two attempts nobody listens: who looks for the overdue sees to it at once
-    if now[4] and desired ~= 'recording' and desired ~= 'paused' then
-      redis.call('ZADD', beats, 'XX', clock(), id)
+    if desired ~= 'recording' and desired ~= 'paused' then
+      -- between two attempts nobody listens: who looks for the overdue sees to it at once
+      local latest = clock() + (now[4] and 0 or ${ALIVE_AT_THE_END_MS})
+      local deadline = redis.call('ZSCORE', beats, id)
+      if deadline and tonumber(deadline) > latest then redis.call('ZADD', beats, latest, id) end
       redis.call('ZREM', told, id)
     end
   end

@@ -191,6 +191,26 @@ for (const { server, start, there } of redisServers) {
       expect(await kinds(store, id)).toEqual(['state queued', 'state starting', 'state recording', 'state starting', 'state finishing']);
     });
 
+    test('a stop is waited for less long than a beat, where nobody answers it', async () => {
+      const { store, prefix } = empty();
+      const id = await create(store);
+      await store.claim(id);
+      const deadline = async () => Number(await redis.zscore(`${prefix}:beats`, id));
+      const far = (await store.deadlines()).now + 60_000;
+      await redis.zadd(`${prefix}:beats`, far, id);
+      await store.change(id, { from: ['starting'], desired: 'paused' });
+      expect(await deadline()).toBe(far);
+      await store.change(id, { from: ['starting'], desired: 'stopped' });
+      const stopped = await deadline();
+      expect(stopped).toBeLessThanOrEqual((await store.deadlines()).now + 3000);
+      // who lives answers
+      await store.beat(id, 1, null);
+      expect(await deadline()).toBeGreaterThan(stopped);
+      await loseHeartbeat(prefix, id);
+      await store.change(id, { from: ['starting'], desired: 'canceled' });
+      expect((await store.deadlines()).overdue).toBe(1);
+    });
+
     test('one that only stopped beating is claimed by those alone who know that it is dead', async () => {
       const { store, prefix } = empty();
       const id = await create(store);
