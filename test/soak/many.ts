@@ -97,7 +97,8 @@ export async function many({ seed, count, length, workers, slots, apart, patienc
   while ((await leaks()).length > 0 && performance.now() < until) await sleep(1000);
   for (const [key, number] of await leaks()) failures.push(`${number} keys ${key} are left of recordings that were deleted`);
   await nothingLeft(fleet, failures, 30_000, ['objects']);
-  const keys = (found: Record<string, number>) => Object.values(found).reduce((sum, each) => sum + each, 0);
+  const keys = (found: Record<string, number>, kind = '') => Object.entries(found).reduce((sum, [key, each]) => sum + (key.includes(kind) ? each : 0), 0);
+  const last = await fleet.redisKeys();
   return {
     seed,
     figures: {
@@ -109,7 +110,8 @@ export async function many({ seed, count, length, workers, slots, apart, patienc
       'samples stored, all in files': stored,
       'durations, s': `${shortest} to ${longest}`,
       'all over after, s': seconds(took),
-      'keys with all, and deleted': `${keys(full)}, ${keys(await fleet.redisKeys())}`,
+      'keys before, with all, deleted': `${keys(before)}, ${keys(full)}, ${keys(last)}`,
+      'of them for Idempotency-Keys': keys(last, ':idem:'),
     },
     failures,
   };

@@ -13,28 +13,39 @@ export type StopsOptions = {
   latest: number;
   /** Recordings at a time. */
   lanes: number;
+  /** How many more, one at a time, are stopped between two attempts: their worker, or their process of it, was killed before. Default 0. */
+  amid?: number;
   /** Times that are promised may take this many times as long, where other tests run beside this one; default 1. */
   slack?: number;
 };
 
 const FINISHING_MS = 2000;
 const END_MS = 5000;
+/** Until a killed worker is found out and another one takes its recording, in seconds; and a killed recording's process. */
+const UNTIL_THE_NEXT = { worker: 6.5, recorder: 1.5 };
+/** For jobs of killed workers to leave the queue. */
+const SETTLE_MS = 60_000;
 
-export async function stops({ seed, count, latest, lanes, slack = 1 }: StopsOptions): Promise<Outcome> {
+export async function stops({ seed, count, latest, lanes, amid = 0, slack = 1 }: StopsOptions): Promise<Outcome> {
   const random = seeded(seed);
   const failures: string[] = [];
   await using pages = await startPages();
-  await using fleet = await startFleet({ slots: lanes, random });
+  await using fleet = await startFleet({ workers: amid > 0 ? 2 : 1, slots: lanes, random });
   const moments = Array.from({ length: count }, (_, i) => ((i + between(random, 0, 1)) / count) * latest * 1000).sort(() => random() - 0.5);
   const ends: Record<string, number> = {};
   const obeyed: number[] = [];
   const over: number[] = [];
+  const overAmid: number[] = [];
 
+  const body = { url: pages.url('/animated.html'), width: 320, height: 180, maxDuration: 60 };
   const one = async (moment: number): Promise<void> => {
     const asked = performance.now();
-    const { id } = await fleet.create({ url: pages.url('/animated.html'), width: 320, height: 180, maxDuration: 60 });
+    const { id } = await fleet.create(body);
     await sleep(Math.max(0, asked + moment - performance.now()));
-    const what = `${id}, stopped ${seconds(moment)} s after its request`;
+    await stop(id, `${id}, stopped ${seconds(moment)} s after its request`, null);
+  };
+  /** @param killed what was killed before */
+  const stop = async (id: string, what: string, killed: 'worker' | 'recorder' | null): Promise<void> => {
     const told = performance.now();
     let { state } = await fleet.stop(id);
     const atStop: RecordingState = state;
@@ -47,13 +58,14 @@ export async function stops({ seed, count, latest, lanes, slack = 1 }: StopsOpti
     }
     const end = performance.now();
     finishing ??= end;
-    obeyed.push(finishing - told);
-    over.push(end - told);
+    if (killed === null) obeyed.push(finishing - told);
+    (killed === null ? over : overAmid).push(end - told);
     ends[state] = (ends[state] ?? 0) + 1;
-    if (finishing - told > FINISHING_MS * slack) failures.push(`${what}, when it was ${atStop}: finishing after ${seconds(finishing - told)} s`);
+    // a lost worker is found out by its silence
+    if (killed === null && finishing - told > FINISHING_MS * slack) failures.push(`${what}, when it was ${atStop}: finishing after ${seconds(finishing - told)} s`);
     if (end - told > END_MS * slack) failures.push(`${what}, when it was ${atStop}: ${state} after ${seconds(end - told)} s`);
     const recording = await fleet.get(id);
-    const right = atStop === 'recording' || atStop === 'finishing' ? ['completed'] : ['completed', 'canceled'];
+    const right = killed === null && (atStop === 'recording' || atStop === 'finishing') ? ['completed'] : ['completed', 'canceled'];
     if (!right.includes(state)) failures.push(`${what}, when it was ${atStop}: ${state} (${recording.error?.message})`);
     if (state === 'completed') {
       await examine(fleet, recording, failures, 1);
@@ -61,6 +73,8 @@ export async function stops({ seed, count, latest, lanes, slack = 1 }: StopsOpti
     } else {
       const { status } = await fleet.api(`/v1/recordings/${id}/recording.mp4`);
       if (status !== 404) failures.push(`${what}: ${state}, and its file answers ${status}`);
+      const stored = fleet.tap.segments(id).length;
+      if (stored > 0) failures.push(`${what}: ${state}, and ${stored} segments of it were stored`);
     }
   };
   const rest = [...moments];
@@ -69,13 +83,28 @@ export async function stops({ seed, count, latest, lanes, slack = 1 }: StopsOpti
   };
   await Promise.all(Array.from({ length: lanes }, lane));
   await nothingLeft(fleet, failures, 10_000);
+  for (let i = 0; i < amid; i += 1) {
+    await fleet.up('worker');
+    const { id } = await fleet.create(body);
+    await fleet.waitFor(id, 'recording', 30_000);
+    const recorded = between(random, 0.2, 4);
+    await sleep(recorded * 1000);
+    const kind = i % 3 === 2 ? 'recorder' : 'worker';
+    const found = fleet.kill(kind);
+    if (found === null) failures.push(`there was no ${kind} to kill`);
+    const later = ((Math.floor(i / 3) + between(random, 0, 1)) / Math.ceil(amid / 3)) * UNTIL_THE_NEXT[kind];
+    await sleep(later * 1000);
+    await stop(id, `${id}, stopped ${seconds(later * 1000)} s after its ${kind} was killed, which was ${seconds(recorded * 1000)} s after its first picture`, kind);
+  }
+  if (amid > 0) await nothingLeft(fleet, failures, SETTLE_MS);
   return {
     seed,
     figures: {
-      stops: over.length,
+      stops: over.length + overAmid.length,
       ...ends,
       'finishing after, s, longest': seconds(most(obeyed)),
       'ended after, s, longest': seconds(most(over)),
+      ...(amid > 0 ? { 'between attempts, s, each': overAmid.map(seconds).join(' ') } : {}),
     },
     failures,
   };
