@@ -161,6 +161,7 @@ export function createRecordingStore(redis: Redis, prefix: string) {
   const key = (id: string) => `${prefix}:r:${id}`;
   const eventsKey = (id: string) => `${prefix}:e:${id}`;
   const channel = (id: string) => `${prefix}:c:${id}`;
+  const idempotencyKey = (key: string) => `${prefix}:idem:${key}`;
   const index = `${prefix}:index`;
   const setOf = (state: RecordingState) => `${prefix}:state:${state}`;
 
@@ -198,10 +199,15 @@ export function createRecordingStore(redis: Redis, prefix: string) {
         ...(created.startAt === null ? {} : { startAt: created.startAt }),
         ...(created.webhook ? { webhook: JSON.stringify(created.webhook) } : {}),
       }).flat();
-      const kept = idempotency === null ? [] : [`${prefix}:idem:${idempotency.key}`];
+      const kept = idempotency === null ? [] : [idempotencyKey(idempotency.key)];
       const reply = await run(createScript, job.recordingId, [idempotency?.bodyHash ?? '', now, ...fields], kept, now);
       const [outcome, id] = reply as [Created['outcome'], string];
       return outcome === 'conflict' ? { outcome } : { outcome, id };
+    },
+
+    /** Whether a recording was created with this idempotency key within the last day. */
+    async isKnown(key: string): Promise<boolean> {
+      return (await redis.exists(idempotencyKey(key))) === 1;
     },
 
     async get(id: string): Promise<RecordingRecord | null> {

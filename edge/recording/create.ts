@@ -31,7 +31,10 @@ export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
   const origin = c.get('origin')();
   const { url: base } = await c.get('mediaBase')();
   const idempotencyKey = readIdempotencyKey(c);
-  if (media && config.mediaUrl === null && !(await hasRoom(media.storage))) throw storageFull();
+  // one that exists already takes no room
+  const isFull = media !== null && config.mediaUrl === null && !(await hasRoom(media.storage));
+  const keyHash = idempotencyKey === null ? null : await sha256(idempotencyKey);
+  if (isFull && (keyHash === null || !(await store.isKnown(keyHash)))) throw storageFull();
 
   const id = newRecordingId(now);
   const startAt = request.startAt === undefined ? null : new Date(request.startAt).toISOString();
@@ -54,7 +57,7 @@ export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
     startAt,
     now,
     webhook: await sealWebhook(request, config, id, prefix),
-    idempotency: idempotencyKey === null ? null : { key: await sha256(idempotencyKey), bodyHash: await sha256(canonical(request)) },
+    idempotency: keyHash === null ? null : { key: keyHash, bodyHash: await sha256(canonical(request)) },
   });
   if (created.outcome === 'conflict') {
     throw new TabreelError('idempotency_conflict', 'this Idempotency-Key came with another body within the last day');

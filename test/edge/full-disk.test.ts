@@ -48,7 +48,8 @@ describe.skipIf(await lacks('root', 'ffmpeg'))('a disk that fills up', () => {
   test('keeps what was acknowledged, says that it is full, and takes the rest once there is room', async () => {
     using disk = smallDisk('16m');
     await using edge = await edgeOn(disk);
-    const created = await edge.create();
+    const request = [{ url: 'https://example.com/' }, { 'idempotency-key': 'before it was full' }] as const;
+    const created = (await edge.post(...request)).body as Recording;
     const attempt = await edge.control.run(created.id);
     const worker = await dial(edge, created, attempt);
     const moment = Math.random() * 150;
@@ -66,7 +67,12 @@ describe.skipIf(await lacks('root', 'ffmpeg'))('a disk that fills up', () => {
       expect(acked(worker)).toBeLessThan(cmaf.parts.length);
       await expectStored(disk, created, attempt, cmaf.parts.slice(0, acked(worker)));
       expect(unfinished(disk)).toEqual([]);
-      expect(await edge.post({ url: 'https://example.com/' })).toMatchObject({ status: 507, body: { code: 'storage_full', retryable: true } });
+      for (const key of [{}, { 'idempotency-key': 'another' }] as Record<string, string>[]) {
+        expect(await edge.post(request[0], key)).toMatchObject({ status: 507, body: { code: 'storage_full', retryable: true } });
+      }
+      // what exists takes no more room
+      expect(await edge.post(...request)).toMatchObject({ status: 200, body: { id: created.id } });
+      expect(await edge.post({ url: 'https://example.com/other' }, request[1])).toMatchObject({ status: 409, body: { code: 'idempotency_conflict' } });
       expect(await edge.api('/readyz')).toMatchObject({ status: 503, body: { checks: { storage: { ok: false, code: 'storage_full' } } } });
       expect((await edge.api('/healthz')).status).toBe(200);
     }
