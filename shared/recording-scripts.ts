@@ -127,6 +127,8 @@ for i = 8, #ARGV, 2 do
     end
   end
 end
+-- who ends it himself has nothing on its way any more
+if ARGV[6] == 'finishing' and ARGV[4] ~= '' then redis.call('HSET', record, 'released', ARGV[4]) end
 if ARGV[6] ~= '' and ARGV[6] ~= state then
   move(state, ARGV[6], ARGV[3])
   state = ARGV[6]

@@ -91,7 +91,7 @@ const record = z.object({
   pauses: json(z.array(pause)).optional(),
   /** Attempts in a row, the running one included, of which nothing is known to be stored. */
   futile: z.string().transform(Number).optional(),
-  /** The attempt that gave the recording up, until the next one begins. */
+  /** The attempt that gave the recording up, until the next one begins, or that ended it: its process is gone. */
   released: z.string().transform(Number).optional(),
   webhook: json(recordWebhook).optional(),
 });

@@ -39,6 +39,7 @@ process.on('message', (message: ToRecorder) => {
 // The worker is gone, and with it whoever tells what is wanted; another attempt will go on. What was captured until then is
 // still delivered, for as long as the next attempt doesn't take the ingest over.
 process.on('disconnect', () => {
+  if (!started) return leave();
   const reason = new TabreelError('worker_lost', 'The worker is gone');
   stop.abort(reason);
   setTimeout(() => abandon.abort(reason), ORPHAN_MS).unref();

@@ -343,7 +343,7 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
       if (!path.isFile()) continue;
       const key = join(path.parentPath, path.name).slice(storage.length + 1);
       const record = await store.get(key.split('/')[0] as string);
-      const regular = /^[^/]+\/(recording\.mp4|thumbnail\.jpg|manifest\.json|parts\/a[^/]+)$/.test(key);
+      const regular = /^[^/]+\/(recording\.mp4|thumbnail\.jpg|manifest\.json|sealed|parts\/a[^/]+)$/.test(key);
       if (!regular || record === null || record.state === 'canceled') objects.push(`${key} (${record?.state ?? 'unknown'})`);
     }
     return { processes, files, jobs, objects };
