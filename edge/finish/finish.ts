@@ -5,9 +5,9 @@ import { withoutQuery, type Log } from '../../shared/log.ts';
 import { isEnd } from '../../shared/recording.ts';
 import type { Change, RecordingRecord, RecordingStore } from '../../shared/recording-store.ts';
 import { partsPrefix } from '../storage/part-names.ts';
+import { seal } from '../storage/seal.ts';
 import type { Storage } from '../storage/storage.ts';
 import { makeFiles } from './make.ts';
-import { manifest } from './manifest.ts';
 import { foundParts, type FoundPart } from './plan.ts';
 import { VerificationFailed } from './verify.ts';
 
@@ -18,7 +18,7 @@ export type FinishDeps = { store: RecordingStore; storage: Storage; log: Log };
  */
 export type Finished = { outcome: 'file' | 'nothing' } | { outcome: 'wait'; seen: string };
 
-/** Joins at most, where each time more was stored meanwhile. */
+/** Joins before the seal, where each time more was stored meanwhile: what an attempt that was given up still delivers is let in. */
 const JOINS = 5;
 
 /** Removes all that is stored of the recording, and what is known of it. */
@@ -39,27 +39,15 @@ export async function discardRecording({ store, storage, log }: FinishDeps, id: 
   log.info('media of a canceled recording removed', { recording: id });
 }
 
-/** Removes the parts, which the finished file has made superfluous. */
+/** Removes the parts, all of which are in the finished file. */
 export async function sweepParts({ store, storage, log }: FinishDeps, id: string): Promise<void> {
   const record = await store.get(id);
   if (record === null) return storage.remove(`${id}/`);
-  // without a file the parts are all there is
-  if (!isEnd(record.state) || !record.files?.some(({ name }) => name === 'recording.mp4')) return;
-  const parts = await list(storage, id);
-  const made = await readManifest(storage, id);
-  const segments = parts.filter(({ type }) => type === 'segment').length;
-  if (made === null || segments > made.segments) {
-    log.error('parts are kept that the file does not have', { recording: id, segments, joined: made?.segments ?? 0 });
-    await store.warn(id, 'finish-late', 'Media that came after the file was finished is kept beside it');
-    return;
-  }
+  // without a file that is as it should be the parts are all there is
+  if (!isEnd(record.state) || record.verification?.ok !== true) return;
+  // what came behind the seal was never acknowledged
   await storage.remove(partsPrefix(id));
   log.info('parts swept', { recording: id });
-}
-
-async function readManifest(storage: Storage, id: string) {
-  const bytes = await storage.get(`${id}/manifest.json`);
-  return bytes === null ? null : manifest.parse(JSON.parse(new TextDecoder().decode(bytes)));
 }
 
 const list = async (storage: Storage, id: string): Promise<FoundPart[]> => foundParts(await storage.list(partsPrefix(id)));
@@ -108,7 +96,14 @@ export async function finishRecording(deps: FinishDeps, id: string, signal: Abor
     parts = now;
     made = await makeFiles(storage, parts, about, signal);
   }
+  await seal(storage, id);
+  const all = await list(storage, id);
+  if (fingerprint(all) !== fingerprint(parts)) {
+    parts = all;
+    made = await makeFiles(storage, parts, about, signal);
+  }
   if (made === null) {
+    if (!parts.some(({ type }) => type === 'segment')) await storage.remove(partsPrefix(id));
     await end(nothingRecorded(record));
     log.info('recording ended without media');
     return { outcome: 'nothing' };
@@ -149,11 +144,11 @@ const keeping = ['recording', 'paused', 'stopped'] as const;
 const isUnwanted = ({ desired }: RecordingRecord): boolean => desired === 'deleted' || desired === 'canceled';
 
 /**
- * Whether more may come: the newest attempt hasn't said that it has ended, as where its worker died and the process that
+ * Whether more may come: nobody has said that the newest attempt has ended, as where its worker died and the process that
  * records didn't. Attempts before it are not let in any more.
  */
 function mayGrow(record: RecordingRecord, parts: readonly FoundPart[]): boolean {
-  if (record.startedAt === undefined && parts.length === 0) return false;
+  if (record.released === record.attempt || (record.startedAt === undefined && parts.length === 0)) return false;
   return !parts.some(({ type, attempt }) => type === 'end' && attempt >= record.attempt);
 }
 

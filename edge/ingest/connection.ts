@@ -39,7 +39,7 @@ export type MediaConnectionOptions = {
   acked: number;
   /** Attempt token for the welcome. */
   token: string;
-  /** Resolves once the part is durable. */
+  /** Resolves once the part is durable. @throws {TabreelError} `storage_full`, `live_over` */
   store(part: Part): Promise<void>;
   /** @param code 1006 where the socket was cut. */
   onGone(code: number): void;
@@ -106,7 +106,9 @@ export function createMediaConnection({ socket, acked, token, store, onGone, log
         }
       }
     } catch (error) {
-      const full = error instanceof TabreelError && error.code === 'storage_full';
+      const code = error instanceof TabreelError ? error.code : null;
+      if (code === 'live_over') return end('over', (error as TabreelError).message);
+      const full = code === 'storage_full';
       log.error('a part could not be stored', { seq: acked + 1, error });
       end(full ? 'storageFull' : 'internal', full ? 'the storage is full' : 'the part could not be stored');
     } finally {

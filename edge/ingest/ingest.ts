@@ -7,7 +7,8 @@ import { ACKED_HEADER, ATTEMPT_HEADER, ATTEMPT_TOKEN_HEADER, closeCodes, DIAL_HE
 import { isEnd } from '../../shared/recording.ts';
 import type { RecordingRecord, RecordingStore } from '../../shared/recording-store.ts';
 import { signAttemptToken, verifyAttemptToken, verifyToken } from '../../shared/token.ts';
-import { lastContiguous, parsePartName, partKey, partName } from '../storage/part-names.ts';
+import { lastContiguous, parsePartName, partKey, partName, type StoredPart } from '../storage/part-names.ts';
+import { isSealed } from '../storage/seal.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Watch } from '../watch.ts';
 import { createMediaConnection, type CloseName, type MediaConnection, type MediaSocket } from './connection.ts';
@@ -19,6 +20,7 @@ const TOKEN_MS = 10 * 60_000;
 const TOKEN_RENEW_MS = 2 * 60_000;
 /** How long a new socket waits for what an older one is storing; what takes longer is sent and stored again. */
 const SETTLE_MS = 3000;
+const FILE_IS_MADE = 'the file of the recording is made';
 /** Between tries to read the record while Redis is away. */
 const CHECK_AGAIN_MS = 3000;
 
@@ -115,23 +117,37 @@ export function createIngest({ log, store, storage, live, watch, tokenSecrets, o
       };
       const token = await attemptToken(id, attempt);
       const stored = await live.attach(id);
-      for (let before = open.get(id); before; before = open.get(id)) {
-        // connections may overtake each other on their way
-        if (compareSockets(before, { attempt, dial }) > 0) {
-          stored.detach();
-          return before.attempt > attempt ? refuse('fenced', 'a newer attempt owns the recording') : refuse('goingAway', 'a newer socket is open');
+      let before: readonly StoredPart[];
+      do {
+        for (let older = open.get(id); older; older = open.get(id)) {
+          // connections may overtake each other on their way
+          if (compareSockets(older, { attempt, dial }) > 0) {
+            stored.detach();
+            return older.attempt > attempt ? refuse('fenced', 'a newer attempt owns the recording') : refuse('goingAway', 'a newer socket is open');
+          }
+          older.connection.end('goingAway', 'another socket took over');
+          // what it was storing counts among what the new one need not send
+          await Promise.race([older.connection.settled, sleep(SETTLE_MS, undefined, { ref: false })]);
         }
-        before.connection.end('goingAway', 'another socket took over');
-        // what it was storing counts among what the new one need not send
-        await Promise.race([before.connection.settled, sleep(SETTLE_MS, undefined, { ref: false })]);
-      }
+        // those that were there before the seal is looked for, and none that came behind it
+        before = [...stored.parts()];
+        const sealed = await isSealed(storage, id).catch((error: unknown) => {
+          stored.detach();
+          throw error;
+        });
+        if (sealed) {
+          stored.detach();
+          return refuse('over', FILE_IS_MADE);
+        }
+        // another socket may have come meanwhile
+      } while (open.has(id));
       // with Redis away, what is stored tells of a newer attempt too
       if (stored.parts().some((part) => part.attempt > attempt)) {
         stored.detach();
         return refuse('fenced', 'a newer attempt owns the recording');
       }
-      const acked = lastContiguous(stored.parts(), attempt, known);
-      const missing = known - stored.parts().filter((part) => part.attempt === attempt && part.seq <= known).length;
+      const acked = lastContiguous(before, attempt, known);
+      const missing = known - before.filter((part) => part.attempt === attempt && part.seq <= known).length;
       if (missing > 0) {
         connectionLog.error('parts that were acknowledged are not in this storage', { acked: known, missing });
         store.warn(id, 'media_elsewhere', 'Media that was stored by one edge is not seen by another: all edges that take media need the same storage').catch(() => undefined);
@@ -150,10 +166,12 @@ export function createIngest({ log, store, storage, live, watch, tokenSecrets, o
         log: connectionLog,
         async store({ header, payload }) {
           // an older socket's last part may have been stored since the welcome
-          if (has(header.seq)) return;
+          const had = has(header.seq);
           const name = partName(attempt, header);
-          const written = await put(partKey(id, name), payload);
-          const part = parsePartName(name);
+          const written = !had && (await put(partKey(id, name), payload));
+          // looked for after it was stored: then it is in the file, or not acknowledged
+          if (await isSealed(storage, id)) throw new TabreelError('live_over', FILE_IS_MADE);
+          const part = had ? null : parsePartName(name);
           if (part) stored.add(part);
           if (written) onStored(header.type, payload.length);
         },

@@ -373,15 +373,30 @@ describe('finishing', () => {
 
     const ended = await recorded(cmaf.parts);
     expect((await finishRecording(deps(), ended, never)).outcome).toBe('file');
+
+    // its worker saw its process end, and said so
+    const killed = (await edge.create()).id;
+    await edge.control.run(killed);
+    await put(killed, 1, cmaf.parts.slice(0, 2));
+    await edge.control.store.change(killed, { from: ['recording'], to: 'finishing', attempt: 1 });
+    expect((await finishRecording(deps(), killed, never)).outcome).toBe('file');
   });
 
-  test('parts that came too late are kept', async () => {
-    const id = await recorded(cmaf.parts.slice(0, 3));
-    await finish(id);
+  test('what comes while it is sealed is in the file, and what comes behind that is not, and goes with the parts', async () => {
+    const id = await recorded([...cmaf.parts.slice(0, 2), cmaf.parts.at(-1)!]);
+    const late: Storage = {
+      ...storage,
+      async put(key, bytes) {
+        if (key === `${id}/sealed`) await put(id, 1, cmaf.parts.slice(2, 3));
+        await storage.put(key, bytes);
+      },
+    };
+    expect(await finish(id, late)).toBe('file');
+    expect((await manifestOf(id)).segments).toBe(2);
     await put(id, 1, cmaf.parts.slice(3));
     await sweepParts(deps(), id);
-    expect((await storage.list(`${id}/parts/`)).length).toBe(cmaf.parts.length);
-    expect((await edge.get(id)).warnings[0]).toContain('after the file was finished');
+    expect(await storage.list(`${id}/parts/`)).toEqual([]);
+    expect((await edge.get(id)).warnings).toEqual([]);
   });
 
   test('a finaliser that is killed in the middle leaves nothing that the next one does not mend', async () => {
@@ -470,7 +485,7 @@ describe('files', () => {
     await finish(id);
     expect((await edge.api(`/v1/recordings/${id}/live.m3u8`)).body).toContain('#EXT-X-ENDLIST');
     await sweepParts(deps(), id);
-    expect((await storage.list(`${id}/`)).map(({ key }) => key.split('/')[1])).toEqual(['manifest.json', 'recording.mp4']);
+    expect((await storage.list(`${id}/`)).map(({ key }) => key.split('/')[1])).toEqual(['manifest.json', 'recording.mp4', 'sealed']);
     await new Promise((resolve) => setTimeout(resolve, 1100));
     expect(await edge.api(`/v1/recordings/${id}/live.m3u8`)).toMatchObject({ status: 410, body: { code: 'live_over' } });
   });
