@@ -12,6 +12,7 @@ import { openPage } from './browser/page.ts';
 import { watchWebrtc } from './browser/webrtc-watch.ts';
 import { watchMemory } from './browser/memory.ts';
 import { avcCodec, type Capture, type CaptureEvents } from './capture/capture.ts';
+import { mayPass } from './capture/stream-session.ts';
 import { engineFor } from './engines.ts';
 import { monotonicMicros } from './media/clock.ts';
 import { createSections } from './media/sections.ts';
@@ -111,7 +112,7 @@ type Run = {
 
 /** Tries the engines that the browser offers, the best first; only one that can't capture the page at all is passed over. */
 async function capturePage(options: RecorderOptions, run: Run): Promise<void> {
-  const { settings, log, report } = options;
+  const { settings, log, report, attempt } = options;
   const found = settings.browser;
   for (const [i, name] of found.engines.entries()) {
     try {
@@ -119,7 +120,10 @@ async function capturePage(options: RecorderOptions, run: Run): Promise<void> {
       return;
     } catch (error) {
       const next = found.engines[i + 1];
-      if (!(error instanceof TabreelError) || error.code !== 'capture_unavailable' || next === undefined) throw error;
+      if (!(error instanceof TabreelError) || error.code !== 'capture_unavailable') throw error;
+      // once is no reason to go on with a worse one
+      if (mayPass(error.cause) && (next === undefined || attempt === 1)) throw new TabreelError('capture_failed', error.message, { cause: error.cause });
+      if (next === undefined) throw error;
       log.warn('engine_passed_over', { engine: name, next, error });
       report({ type: 'log', message: `${error.message}: going on with the ${next} engine` });
     }

@@ -75,9 +75,9 @@ export async function many({ seed, count, length, workers, slots, apart, patienc
     if (recording.state === 'failed') errors[recording.error?.code ?? '?'] = (errors[recording.error?.code ?? '?'] ?? 0) + 1;
     const parts = fleet.tap.parts(id);
     const segments = parts.filter(({ type }) => type === 'segment').length;
-    // who stored nothing has nothing to show; everybody else has a file, and all of it is in there
-    if (recording.state !== 'completed' && segments === 0) continue;
+    // a process that died is no reason to have nothing
     check(recording.state === 'completed', `${id} is ${recording.state} with ${segments} segments: ${JSON.stringify(recording.error)}`);
+    if (recording.state !== 'completed') continue;
     const { video, audio } = await keptSamples(parts, await fleet.download(id));
     stored += video.stored + audio.stored;
     check(video.lost + audio.lost + video.added + audio.added === 0, `${id}: ${JSON.stringify({ video, audio })}`);

@@ -67,13 +67,18 @@ async function assertSelector(page: Page, selector: string): Promise<void> {
 const passing: ReadonlySet<number> = new Set([408, 425, 429]);
 
 async function navigate(page: Page, spec: RecordingSpec, proxy: Pick<OutboundProxy, 'failures'>, signal: AbortSignal): Promise<void> {
+  const waitUntil = spec.start.when === 'load' ? 'load' : 'domcontentloaded';
+  const deadline = performance.now() + spec.start.timeout * 1000;
+  // puppeteer's goto takes a signal and does not heed it
+  const go = () => abortable(page.goto(spec.url, { waitUntil, timeout: Math.max(1, deadline - performance.now()) }), signal);
   let response: HTTPResponse | null;
   try {
-    // puppeteer's goto takes a signal and does not heed it
-    response = await abortable(
-      page.goto(spec.url, { waitUntil: spec.start.when === 'load' ? 'load' : 'domcontentloaded', timeout: spec.start.timeout * 1000 }),
-      signal,
-    );
+    // a document whose process dies before it is shown is told of as a download is: that would be one again
+    response = await go().catch((error: unknown) => {
+      signal.throwIfAborted();
+      if (netError(error) !== 'ERR_ABORTED') throw error;
+      return go();
+    });
   } catch (error) {
     signal.throwIfAborted();
     throw navigationError(error, spec, proxy);
@@ -87,10 +92,12 @@ async function navigate(page: Page, spec: RecordingSpec, proxy: Pick<OutboundPro
   throw new TabreelError(code, `${withoutQuery(response.url())} answered ${status} ${response.statusText()}`.trim());
 }
 
+const netError = (error: unknown): string => /net::(ERR_[A-Z0-9_]+)/.exec(error instanceof Error ? error.message : '')?.[1] ?? '';
+
 function navigationError(error: unknown, spec: RecordingSpec, proxy: Pick<OutboundProxy, 'failures'>): TabreelError {
   const text = error instanceof Error ? error.message : String(error);
   const shown = withoutQuery(spec.url);
-  const code = /net::(ERR_[A-Z0-9_]+)/.exec(text)?.[1] ?? '';
+  const code = netError(error);
   if (error instanceof Error && error.name === 'TimeoutError') {
     const hint = spec.start.when === 'load' ? '; a page that never finishes loading can be started by `start.when` selector or signal' : '';
     return new TabreelError('target_timeout', `${shown} did not load within ${spec.start.timeout} s${hint}`, { cause: error });

@@ -1,6 +1,6 @@
 /** One run of the in-page script in one execution context: puts it there, reads its messages, asks it for its pulse. */
 import { randomBytes } from 'node:crypto';
-import type { CDPSession } from 'puppeteer-core';
+import { ProtocolError, type CDPSession } from 'puppeteer-core';
 import { tagMatrix } from '../media/avc-colour.ts';
 import { monotonicMicros } from '../media/clock.ts';
 import { avcCodec, type CaptureCounts, type CaptureEvents, type CapturePulse, type CaptureSettings } from './capture.ts';
@@ -26,6 +26,13 @@ export type StreamSessionOptions = Pick<CaptureStreamOptions, 'source' | 'active
 export class CaptureRefused extends Error {
   override readonly name = 'CaptureRefused';
 }
+
+/**
+ * Whether a capture that could not begin may with the next attempt: a busy machine was too slow for the browser's ten seconds,
+ * or the document went, or its process.
+ */
+export const mayPass = (cause: unknown): boolean =>
+  cause instanceof ProtocolError || (cause instanceof CaptureRefused && /: (AbortError|NotReadableError): /.test(cause.message));
 
 /** @throws {CaptureRefused} */
 export async function startStreamSession(

@@ -46,3 +46,18 @@ describe('a host name', () => {
     await expect(open(pageOf(() => ({ status: 502, headers: { [PROXY_ERROR_HEADER]: code } })))).rejects.toMatchObject(error);
   });
 });
+
+test('a load that is broken off once is begun again, as where the document’s process died; a second time it is a download', async () => {
+  let loads = 0;
+  const abortedFor = (times: number) =>
+    pageOf(() => {
+      loads += 1;
+      if (loads <= times) throw new Error('net::ERR_ABORTED at https://meet.example.com/room');
+      return { status: 200 };
+    });
+  await open(abortedFor(1));
+  expect(loads).toBe(2);
+  loads = 0;
+  await expect(open(abortedFor(9))).rejects.toMatchObject({ code: 'target_not_a_page', kind: { retryable: false } });
+  expect(loads).toBe(2);
+});

@@ -108,7 +108,7 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
           : false,
       });
     } catch (error) {
-      return `getDisplayMedia was refused: ${(error as Error).message}`;
+      return `getDisplayMedia was refused: ${(error as Error).name}: ${(error as Error).message}`;
     }
   }
 
