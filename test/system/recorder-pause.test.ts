@@ -109,10 +109,66 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
       expect(ended.duration).toBeGreaterThan(1.4);
       expect((await readFrames(await run.save(directory))).length).toBeGreaterThanOrEqual(2);
     });
+
+    it.concurrent('ends when its page closes its window, and has all until then', async () => {
+      const run = await startRecorder({ engine, request: { url: pages.url('/misbehaving.html?do=close&at=1.5'), width: 320, height: 180 } });
+      await run.report('recording');
+      const ended = await run.ended;
+      expect(ended.error).toBeNull();
+      // it would go on for a minute
+      expect(ended.duration).toBeLessThan(30);
+      const { end } = sectionsOf(run);
+      expect(end).toBeCloseTo(ended.duration, 5);
+      expect(run.parts.at(-1)?.header).toEqual({ type: 'end', duration: Math.round(ended.duration * 1e6) });
+      expect((await readFrames(await run.save(directory))).length).toBeGreaterThanOrEqual(2);
+    });
+  });
+});
+
+describe.skipIf(noFfmpeg || (await lacks('headless shell')))('with the screencast engine', () => {
+  it.concurrent('a recording is paused and goes on: what lay between is cut out', async () => {
+    const run = await startRecorder({ engine: 'screencast', request: { url: pages.url('/animated.html'), width: 320, height: 180, audio: false } });
+    const began = await run.report('recording');
+    await sleep(1200);
+    run.pause();
+    const paused = await run.report('paused');
+    await sleep(800);
+    run.resume();
+    const resumed = await run.report('resumed');
+    await sleep(1200);
+    run.stop();
+    const ended = await run.ended;
+    expect(ended.error).toBeNull();
+    expect(resumed.at - paused.at).toBeGreaterThanOrEqual(800);
+    const { starts, end } = sectionsOf(run);
+    expect(starts).toHaveLength(2);
+    expect(Math.abs((starts[1] ?? 0) - (paused.at - began.at) / 1000)).toBeLessThan(0.005);
+    expect(end).toBeCloseTo(ended.duration, 5);
+    const frames = await readFrames(await run.save(directory));
+    const readable = frames.flatMap(({ time, counter }) => (counter === null ? [] : [{ time, counter }]));
+    const [before, after] = [readable.findLast(({ time }) => time < (starts[1] ?? 0)), readable.find(({ time }) => time >= (starts[1] ?? 0) + 0.3)];
+    expect(before).toBeDefined();
+    expect(after?.counter).toBeGreaterThan(before?.counter ?? Infinity);
   });
 });
 
 describe.skipIf(without.self)('an attempt', () => {
+  it.concurrent('that is paused before its first picture waits for maxDuration at most, and has all of it for what follows', async () => {
+    const waits = async () => {
+      const run = await startRecorder({ engine: 'self', paused: true, request: { url: pages.url('/static.html'), maxDuration: 4, width: 320, height: 180 } });
+      return { run, paused: await run.report('paused') };
+    };
+    const [left, resumed] = await Promise.all([waits(), waits()]);
+    await sleep(1500);
+    resumed.run.resume();
+    expect(await left.run.ended).toMatchObject({ error: null, duration: 0, storedSegments: 0 });
+    expect(Date.now() - left.paused.at).toBeGreaterThanOrEqual(3900);
+    expect(left.run.parts).toEqual([]);
+    const ended = await resumed.run.ended;
+    expect(ended.error).toBeNull();
+    expect(ended.duration).toBeCloseTo(4, 2);
+  });
+
   it.concurrent('that continues lies where the wall clock is, less what was cut out, and ends when the time of all is over', async () => {
     const startedAt = Date.now() - 50_000;
     const run = await startRecorder({

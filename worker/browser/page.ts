@@ -1,4 +1,5 @@
 /** Sends the target page to its URL, with what only its origin may see, and waits until the recording may begin. */
+import { randomBytes } from 'node:crypto';
 import type { HTTPResponse, Page } from 'puppeteer-core';
 import { TabreelError } from '../../shared/errors.ts';
 import { withoutQuery } from '../../shared/log.ts';
@@ -8,7 +9,7 @@ import { failureKey, PROXY_ERROR_HEADER, type OutboundProxy } from '../outbound/
 import { sendSecrets } from './page-secrets.ts';
 
 export type OpenedPage = {
-  /** Resolves when the page says that it is over: END_RECORDING in its log, or it closed itself. */
+  /** Resolves when the page says that it is over: END_RECORDING in its log, or `window.close()`. */
   over: Promise<void>;
 };
 
@@ -32,7 +33,7 @@ export async function openPage(
   page.on('popup', (popup) => void popup?.close().catch(() => undefined));
   await sendSecrets(page, spec.url, secrets);
   const signals = spec.start.when === 'signal' ? await listenForSignals(page) : null;
-  const closed = new Promise<void>((resolve) => page.once('close', () => resolve()));
+  const closed = await listenForClose(page);
 
   const deadline = performance.now() + spec.start.timeout * 1000;
   await navigate(page, spec, proxy, signal);
@@ -47,7 +48,7 @@ export async function openPage(
     });
   }
   if (signals !== null) await within(signals.started, left, signal, () => failure('The page’s START_RECORDING'));
-  return { over: signals === null ? closed : Promise.race([closed, signals.ended]) };
+  return { over: Promise.race([closed.promise, ...(signals === null ? [] : [signals.ended])]) };
 }
 
 /** Whoever waits for it takes a selector that can't be parsed for one that isn't there yet: the blank page knows better. */
@@ -132,6 +133,36 @@ async function listenForSignals(page: Page): Promise<{ started: Promise<void>; e
   const result = { started: heard('START_RECORDING'), ended: heard('END_RECORDING') };
   await session.send('Runtime.enable');
   return result;
+}
+
+/**
+ * Chromium lets no script close a tab that none has opened, and says so in its log only. Here the page stays where it is, so that
+ * its last pictures can be had.
+ * @returns what resolves with the first `window.close()` of the page, in any of its documents from now on
+ */
+async function listenForClose(page: Page): Promise<{ promise: Promise<void> }> {
+  const name = `_${randomBytes(8).toString('hex')}`;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  page.once('close', () => resolve());
+  const session = await page.createCDPSession();
+  session.on('Runtime.bindingCalled', (call) => {
+    if (call.name === name) resolve();
+  });
+  // without this a navigation to another process loses the binding
+  await session.send('Runtime.enable');
+  await session.send('Runtime.addBinding', { name });
+  await page.evaluateOnNewDocument(tellClose, name);
+  return { promise };
+}
+
+/** Runs in the page's own world before its scripts. Injected as text: it must not refer to anything outside itself. */
+function tellClose(name: string): void {
+  const scope = globalThis as unknown as Record<string, unknown>;
+  const tell = scope[name] as ((payload: string) => void) | undefined;
+  delete scope[name];
+  if (tell === undefined || window.parent !== window) return;
+  const close = new Proxy(window.close, { apply: () => tell('') });
+  Object.defineProperty(window, 'close', { value: close, writable: true, configurable: true, enumerable: true });
 }
 
 async function within(promise: Promise<void>, milliseconds: number, signal: AbortSignal, error: () => Error): Promise<void> {
