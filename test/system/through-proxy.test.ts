@@ -41,7 +41,7 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell', 'nginx', 'openssl', 'cur
     expect((await probe(file)).video).toMatchObject({ codec: 'h264', width: 640, height: 360 });
     const frames = uniqueFrames(await readFrames(file));
     console.log(`through nginx: ${frames.unique} different frames in ${recording.duration} s, ${(frames.perSecond).toFixed(1)} a second`);
-    expect(frames.unique).toBeGreaterThan(75);
+    expect(frames.unique).toBeGreaterThan(30);
     expect(frames.unique).toBeLessThanOrEqual(91);
     // the proxy saw the worker's socket
     expect(await readFile(join(proxy.directory, 'access.log'), 'utf8')).toContain(`"GET /v1/recordings/${created.id}/media HTTP/1.1" 101 `);
