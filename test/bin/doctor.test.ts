@@ -110,7 +110,7 @@ describe('a deployment that is not well', () => {
     const began = Date.now();
     const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
     const reports = await Promise.all([look(`http://${address}`, null, 500), look(`https://${address}`, null, 500)]);
-    expect(Date.now() - began).toBeLessThan(4000);
+    expect(Date.now() - began).toBeLessThan(15_000);
     expect(marksOf(reports[0])).toMatchObject({ tcp: 'ok', health: 'fail', ready: 'skipped' });
     expect(marksOf(reports[1])).toMatchObject({ tcp: 'ok', tls: 'fail', health: 'fail' });
     expect(linkOf(reports[1], 'tls').detail).toContain('ETIMEDOUT');
@@ -161,7 +161,7 @@ describe('a deployment that is not well', () => {
     const began = Date.now();
     const { code, err } = await doctor([`http://127.0.0.1:${(server.address() as AddressInfo).port}`], /tcp/);
     expect({ code, err }).toEqual({ code: 130, err: 'tabreel: interrupted\n' });
-    expect(Date.now() - began).toBeLessThan(4000);
+    expect(Date.now() - began).toBeLessThan(15_000);
   });
 });
 

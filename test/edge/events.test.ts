@@ -129,5 +129,5 @@ test('ends when the recording is deleted, and when the edge leaves', async () =>
   const begin = Date.now();
   await leaving[Symbol.asyncDispose]();
   await second.ended;
-  expect(Date.now() - begin).toBeLessThan(2000);
+  expect(Date.now() - begin).toBeLessThan(10_000);
 });

@@ -317,7 +317,7 @@ describe('edges that share one storage', () => {
     expect(worker.lines.join('\n')).toMatch(/"media socket is welcome".*"acked":10\b/);
     // the first edge's own pings would have told it after 25 s
     await eventually(() => openSockets(setting.edge), (sockets) => sockets === 0);
-    expect(performance.now() - begin).toBeLessThan(5000);
+    expect(performance.now() - begin).toBeLessThan(15_000);
     expect(await openSockets(second)).toBe(1);
     gate.resolve();
     for (let i = 0; i < 10; i += 1) worker.push(20_000);

@@ -132,7 +132,7 @@ describe('attacks', () => {
     const headers = `${name === 'Host' ? '' : 'Host: h\n'}${name === 'X-Forwarded-Proto' ? '' : 'X-Forwarded-Proto: https\n'}${name}: ${value}`;
     const begin = performance.now();
     for (let i = 0; i < 20; i++) expect(media(headers)).toBe(expected);
-    expect(performance.now() - begin).toBeLessThan(2000);
+    expect(performance.now() - begin).toBeLessThan(10_000);
     if (expected.startsWith('origin_')) {
       const error = refusal(headers);
       expect(JSON.stringify([error.message, error.remedy, error.explain()]).length).toBeLessThan(1500);
