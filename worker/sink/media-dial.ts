@@ -1,5 +1,6 @@
 /** One dial: the WebSocket's handshake, watched stage by stage, so that an end of it can be told for what it was. */
 import type { ClientRequest } from 'node:http';
+import type { LookupFunction } from 'node:net';
 import { createSecureContext, TLSSocket, type SecureContext } from 'node:tls';
 import { WebSocket } from 'ws';
 import { trustedAuthorities } from '../../shared/authorities.ts';
@@ -22,7 +23,7 @@ export type MediaTarget = {
   trust: SecureContext | null;
 };
 
-export type MediaDial = {
+export type SocketDial = {
   ws: WebSocket;
   /** What it waits for. */
   stage(): DialStage;
@@ -33,7 +34,28 @@ export type MediaDial = {
 };
 
 /** Dials at once. The URL must be parseable. Who calls it sees to it that it ends in time. */
-export function dialMedia({ url, credential, attempt, number, acked, attemptToken, trust }: MediaTarget): MediaDial {
+export function dialMedia({ url, credential, attempt, number, acked, attemptToken, trust }: MediaTarget): SocketDial {
+  const headers = {
+    authorization: `Bearer ${credential}`,
+    [ATTEMPT_HEADER]: String(attempt),
+    [DIAL_HEADER]: String(number),
+    [ACKED_HEADER]: String(acked),
+    ...(attemptToken === null ? {} : { [ATTEMPT_TOKEN_HEADER]: attemptToken }),
+  };
+  return dialSocket(url, trust, { protocols: [MEDIA_SUBPROTOCOL], headers, maxPayload: 64 * 1024 });
+}
+
+export type SocketOptions = {
+  protocols: string[];
+  headers: Record<string, string>;
+  /** Bytes of a message that is taken. */
+  maxPayload: number;
+  /** Instead of the system's, for names. */
+  lookup?: LookupFunction;
+};
+
+/** Dials any WebSocket, as `dialMedia` does. @param trust null for `ws://` */
+export function dialSocket(url: string, trust: SecureContext | null, { protocols, lookup, ...options }: SocketOptions): SocketDial {
   const tls = url.startsWith('wss:');
   let stage: DialStage = 'name';
   let secured = false;
@@ -56,17 +78,11 @@ export function dialMedia({ url, credential, attempt, number, acked, attemptToke
     request.end();
   };
 
-  const ws = new WebSocket(url, [MEDIA_SUBPROTOCOL], {
-    headers: {
-      authorization: `Bearer ${credential}`,
-      [ATTEMPT_HEADER]: String(attempt),
-      [DIAL_HEADER]: String(number),
-      [ACKED_HEADER]: String(acked),
-      ...(attemptToken === null ? {} : { [ATTEMPT_TOKEN_HEADER]: attemptToken }),
-    },
+  const ws = new WebSocket(url, protocols, {
+    ...options,
     finishRequest: watch,
     perMessageDeflate: false, // media doesn't compress
-    maxPayload: 64 * 1024,
+    ...(lookup === undefined ? {} : { lookup }),
     rejectUnauthorized: true, // whatever NODE_TLS_REJECT_UNAUTHORIZED says
     ...(trust === null ? {} : { secureContext: trust }),
   });
