@@ -119,7 +119,7 @@ export async function launchBrowser(flags: readonly string[], dumpio: (line: str
 /** A page that may see all of the machine's addresses: without a permission to capture, WebRTC is shown the default route's alone. */
 export async function openPage(browser: Browser, url: string): Promise<Page> {
   await browser.defaultBrowserContext().overridePermissions(new URL(url).origin, ['camera', 'microphone']);
-  const page = (await browser.pages())[0] ?? (await browser.newPage());
+  const page = await browser.newPage();
   await page.goto(url);
   return page;
 }

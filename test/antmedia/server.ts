@@ -24,6 +24,8 @@ export { errorDefinitions, type ErrorDefinition } from './signalling.ts';
 /** How far a publish has come. */
 export type Moment = 'open' | 'publish' | 'start' | 'offer' | 'answer' | 'publish_started' | 'connected' | 'media';
 
+export type NetworkFaults = Partial<Network> & { up?: Partial<Network>; down?: Partial<Network> };
+
 /** What goes wrong. May be changed at any time; each is read when its time has come. */
 export interface Faults {
   /** The WebSocket handshake is answered with this status instead. */
@@ -48,7 +50,7 @@ export interface Faults {
   /** The REST calls answer with this status. */
   rest: number | null;
   /** What UDP packets meet; `up` is towards the server, and goes before what both have. */
-  network: Partial<Network> & { up?: Partial<Network>; down?: Partial<Network> };
+  network: NetworkFaults;
 }
 
 export const noFaults: Readonly<Faults> = {
@@ -120,6 +122,8 @@ export interface Session {
   readonly audio: readonly ArrivedFrame[];
   /** Of its own sources. */
   readonly senderReports: readonly SenderReport[];
+  /** What this one's packets meet, in place of the server's `faults.network`; null, as it begins, for that. */
+  network: NetworkFaults | null;
   readonly relay: Relay['counts'];
   /** How sound and picture stand to each other in `received`. */
   timing(): { video: Timing; audio: Timing };
@@ -206,12 +210,10 @@ export async function startAntMedia(options: AntMediaOptions = {}): Promise<AntM
   let relayCount = 0;
   let closed = false;
 
-  const networkOf = (direction: 'up' | 'down'): Network => {
-    const { up, down, ...both } = faults.network;
+  const networkOf = (direction: 'up' | 'down', session: LiveSession): Network => {
+    const { up, down, ...both } = session.network ?? faults.network;
     return { ...clear, ...both, ...(direction === 'up' ? up : down) };
   };
-
-  type Client = { number: number; socket: WebSocket; sessions: Map<string, LiveSession>; reached: Set<Moment> };
 
   const send = ({ number, socket }: Client, message: Message) => {
     if (socket.readyState !== socket.OPEN) return;
@@ -224,10 +226,10 @@ export async function startAntMedia(options: AntMediaOptions = {}): Promise<AntM
     else socket.close(how);
   };
 
-  /** Where faults that wait for a moment come in. Each strikes once a socket. */
+  /** Where faults that wait for a moment come in: once for each publish, `open` once for each socket. */
   const reach = (client: Client, moment: Moment, session: LiveSession | null = null) => {
-    if (client.reached.has(moment)) return;
-    client.reached.add(moment);
+    if (session !== null && (session.ended !== null || session.reached.has(moment))) return;
+    session?.reached.add(moment);
     const { close, laterError } = faults;
     if (close?.at === moment) later(close.after, () => closeSocket(client, close.how ?? 1001));
     if (laterError?.at === moment) {
@@ -298,7 +300,7 @@ export async function startAntMedia(options: AntMediaOptions = {}): Promise<AntM
   const createSession = (client: Client, streamId: string, message: Message): LiveSession => {
     const dead = faults.ice === 'dead';
     // each has packets of its own to lose, the same in each run
-    const relay = createRelay((direction) => (dead ? { ...clear, loss: 1 } : networkOf(direction)), seed + 1000 * (relayCount += 1));
+    const relay = createRelay((direction) => (dead ? { ...clear, loss: 1 } : networkOf(direction, session)), seed + 1000 * (relayCount += 1));
     const session: LiveSession = {
       streamId,
       client,
@@ -310,10 +312,12 @@ export async function startAntMedia(options: AntMediaOptions = {}): Promise<AntM
       candidates: [],
       iceStates: [],
       mediaStreams: new Set(),
+      reached: new Set(),
       endedAt: null,
       ended: null,
       video: [],
       audio: [],
+      network: null,
       relay: relay.counts,
       relayPath: relay,
       peer: null,
@@ -463,7 +467,7 @@ export async function startAntMedia(options: AntMediaOptions = {}): Promise<AntM
   };
 
   const onSocket = (socket: WebSocket) => {
-    const client: Client = { number: (socketCount += 1), socket, sessions: new Map(), reached: new Set() };
+    const client: Client = { number: (socketCount += 1), socket, sessions: new Map() };
     clients.set(socket, client);
     log(`${client.number} opened`);
     socket.on('error', () => undefined);
@@ -555,6 +559,7 @@ export async function startAntMedia(options: AntMediaOptions = {}): Promise<AntM
 
   const sessions = () => [...streams.values()].flatMap((stream) => stream.sessions);
   const stopListening = async () => {
+    const stopped = new Promise<void>((resolve) => server.close(() => resolve()));
     for (const { sessions: own, socket } of clients.values()) {
       for (const session of own.values()) {
         // a server that is gone says nothing more
@@ -564,9 +569,9 @@ export async function startAntMedia(options: AntMediaOptions = {}): Promise<AntM
       }
       socket.terminate();
     }
-    await Promise.all(sessions().map(({ closing }) => closing));
+    await Promise.all(sessions().map(({ closing }) => closing ?? Promise.resolve()));
     server.closeAllConnections();
-    await new Promise<void>((resolve) => server.close(() => resolve()));
+    await stopped;
   };
   stack.defer(async () => {
     closed = true;
@@ -630,10 +635,13 @@ export async function startAntMedia(options: AntMediaOptions = {}): Promise<AntM
   };
 }
 
+type Client = { number: number; socket: WebSocket; sessions: Map<string, LiveSession> };
+
 type LiveSession = {
   -readonly [Key in keyof Session]: Session[Key] extends readonly (infer Item)[] ? Item[] : Session[Key];
 } & {
-  client: { number: number; socket: WebSocket; sessions: Map<string, LiveSession>; reached: Set<Moment> };
+  client: Client;
+  reached: Set<Moment>;
   relayPath: Relay;
   mediaStreams: Set<string>;
   peer: Peer | null;
