@@ -22,6 +22,8 @@ export type LocalServiceOptions = {
   root: boolean;
   /** Where files go if STORAGE_URL doesn't say. */
   storageUrl: string;
+  /** Whether a page that can't be had is tried again, as a service does. */
+  patient: boolean;
   log: Log;
   /** Takes a line for whoever sits there. */
   say(line: string): void;
@@ -47,7 +49,7 @@ export async function startLocalService(options: LocalServiceOptions): Promise<L
   const workerConfig = await readWorkerConfig(environment, availableParallelism());
   const edge = stack.use(await startEdge(edgeConfig, log.with({ process: 'edge' })));
   stack.use(await startFinaliser(edgeConfig, log.with({ process: 'finaliser' })));
-  const worker = stack.use(await startWorker(workerConfig, log.with({ process: 'worker' }), { handOver: false }));
+  const worker = stack.use(await startWorker(workerConfig, log.with({ process: 'worker' }), { handOver: false, patient: options.patient }));
   const all = stack.move();
   return { url: edge.url, worker, [Symbol.asyncDispose]: () => all[Symbol.asyncDispose]() };
 }

@@ -46,6 +46,7 @@ export async function recordCommand(args: RecordArguments, self: NodeJS.Process)
       environment: { PORT: '0', SLOTS: '1', LOG_LEVEL: level, ...self.env, STORAGE_URL: pathToFileURL(join(directory, 'storage')).href },
       root: self.getuid?.() === 0,
       storageUrl: '',
+      patient: false,
       log,
       say,
     });

@@ -17,6 +17,7 @@ export async function serveCommand(self: NodeJS.Process): Promise<number> {
     environment: { LOG_LEVEL: level, ...self.env },
     root: self.getuid?.() === 0,
     storageUrl: pathToFileURL(resolve('recordings')).href,
+    patient: true,
     log,
     say,
   });

@@ -4,7 +4,7 @@ import { ConfigError } from '../shared/config.ts';
 import { TabreelError } from '../shared/errors.ts';
 
 const usage = `tabreel record URL [--duration S] [--out FILE.mp4] [--size WxH] [--fps N] [--json]
-    records the page to an MP4, for S seconds or until Ctrl-C
+    records the page to an MP4, for S seconds or until Ctrl-C; exits with 1 and the reason, at once, where the page can't be had
 tabreel serve
     runs the service on this machine, until Ctrl-C; settings come from the environment (docs/configuration.md)
 tabreel doctor URL [--record [--page URL] [--keep]] [--ca FILE] [--json]

@@ -63,6 +63,8 @@ export type AttemptOptions = {
   again: (attempt: number, delay: number) => Promise<void>;
   /** Whether a worker that leaves hands its recordings over, rather than ends them. */
   handOver: boolean;
+  /** False where somebody sits there and waits: a page that can't be had is not tried again before anything of it is stored. */
+  patient: boolean;
   log: Log;
   times?: Partial<AttemptTimes>;
 };
@@ -376,7 +378,8 @@ export function startAttempt(options: AttemptOptions): Attempt {
     if (wanted === 'recording' || wanted === 'paused') {
       const futile = last.storedSegments > 0 ? 0 : before.futile;
       const handsOver = leaving && options.handOver;
-      const goesOn = error === null ? handsOver : (handsOver || !leaving) && helpsToRetry(error, kept) && futile < FUTILE_AT_MOST;
+      const helps = error !== null && helpsToRetry(error, kept) && (options.patient || kept || !error.code.startsWith('target_'));
+      const goesOn = error === null ? handsOver : (handsOver || !leaving) && helps && futile < FUTILE_AT_MOST;
       if (goesOn && !isOver()) {
         const delay = handsOver ? 0 : retryDelay(futile, times);
         await warnOfAttempt(error === null ? 'its worker was shut down, another goes on' : `${error.code}: ${error.message}`);

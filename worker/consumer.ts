@@ -41,6 +41,8 @@ export type ConsumerOptions = {
   steady: () => boolean;
   /** Whether recordings that run when the worker leaves are handed over to another, rather than ended. */
   handOver: boolean;
+  /** As in AttemptOptions; default true. */
+  patient?: boolean;
   log: Log;
   times?: Partial<AttemptTimes>;
 };
@@ -113,6 +115,7 @@ export function startConsumer(options: ConsumerOptions): Consumer {
       finish: (action) => finish(id, action),
       again: (next, delay) => again(recording, next, delay),
       handOver: options.handOver,
+      patient: options.patient ?? true,
       log: attemptLog,
       ...(options.times === undefined ? {} : { times: options.times }),
     });

@@ -34,6 +34,8 @@ export type WorkerDependencies = {
   times?: Partial<AttemptTimes>;
   /** False where nobody else is there to go on with what runs when the worker leaves: it is ended then. */
   handOver?: boolean;
+  /** False where somebody waits for the recording: a page that can't be had fails it at once. */
+  patient?: boolean;
 };
 
 export type RunningWorker = AsyncDisposable & {
@@ -97,6 +99,7 @@ export async function startWorker(config: WorkerConfig, log: Log, dependencies: 
     config, redis, subscriber, store, recordQueue, finishQueue, pool, settings, media, log,
     steady: reconciler.steady,
     handOver: dependencies.handOver ?? true,
+    patient: dependencies.patient ?? true,
     ...(dependencies.times === undefined ? {} : { times: dependencies.times }),
   });
   stack.defer(() => bounded(consumer[Symbol.asyncDispose]()));

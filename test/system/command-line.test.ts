@@ -82,11 +82,21 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell'))('on the command line', 
     expect((await readdir(directory)).filter((name) => name.includes('.part'))).toEqual([]);
   });
 
-  it('a page that can not be recorded gives exit 1 and the reason', async () => {
+  it.concurrent('a page that can not be recorded gives exit 1 and the reason', async () => {
     const { code, out, err } = await ended(tabreel('record', pages.url('/status/404'), '--out', 'nothing.mp4', '--duration', '2'));
     expect(code).toBe(1);
     expect(out).toBe('');
     expect(err.trim().split('\n').at(-1)).toMatch(/^tabreel: .*\/status\/404 answered 404/);
+    expect(existsSync(join(directory, 'nothing.mp4'))).toBe(false);
+  });
+
+  it.concurrent('a page that nobody serves gives exit 1 and the reason, and is not tried again', async () => {
+    const gone = await startPages();
+    await gone.close();
+    const { code, out, err } = await ended(tabreel('record', gone.url('/'), '--out', 'nothing.mp4', '--duration', '2'));
+    expect({ code, out }).toEqual({ code: 1, out: '' });
+    expect(err.trim().split('\n').at(-1)).toBe(`tabreel: 127.0.0.1:${gone.port} can not be reached: ECONNREFUSED`);
+    expect(err).not.toContain('Attempt');
     expect(existsSync(join(directory, 'nothing.mp4'))).toBe(false);
   });
 
