@@ -73,6 +73,13 @@ describe('the playlist', () => {
     ]);
   });
 
+  test('each section is a discontinuity with its own header, also where headers change twice', () => {
+    const text = render([init(1), segment(1, 2, 0), init(1, 3), segment(1, 4, 2_000_000), init(2), init(2, 2), segment(2, 3, 9_000_000)]) ?? '';
+    const lines = text.split('\n');
+    const after = lines.flatMap((line, i) => (line === '#EXT-X-DISCONTINUITY' ? [lines[i + 1]] : []));
+    expect(after).toEqual(['#EXT-X-MAP:URI="live/a0001-s0000003-init.mp4"', '#EXT-X-MAP:URI="live/a0002-s0000002-init.mp4"']);
+  });
+
   test('takes nothing back: each part only adds to what was said', () => {
     const names = [
       init(1), segment(1, 2, 0), segment(1, 3, 2_000_000), init(1, 4), segment(1, 5, 4_000_000, 900_000),
