@@ -47,6 +47,8 @@ process.on('disconnect', () => {
 // the worker decides what a signal to the whole group means
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
 report({ type: 'ready' });
+// a worker that died while this came up is not told of any more
+if (!process.connected) leave();
 
 const logOf = (settings: RecorderSettings, fields: Record<string, unknown>): Log =>
   createLog(settings.logLevel, (line) => process.stderr.write(`${line}\n`), fields);

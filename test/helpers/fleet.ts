@@ -344,7 +344,9 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
       const key = join(path.parentPath, path.name).slice(storage.length + 1);
       const record = await store.get(key.split('/')[0] as string);
       const regular = /^[^/]+\/(recording\.mp4|thumbnail\.jpg|manifest\.json|sealed|parts\/a[^/]+)$/.test(key);
-      if (!regular || record === null || record.state === 'canceled') objects.push(`${key} (${record?.state ?? 'unknown'})`);
+      // what may come too late for a recording is kept off for as long as it is known
+      const left = record?.state === 'canceled' && !key.endsWith('/sealed');
+      if (!regular || record === null || left) objects.push(`${key} (${record?.state ?? 'unknown'})`);
     }
     return { processes, files, jobs, objects };
   };
