@@ -17,4 +17,4 @@ test.each(['comes up', 'waits for a recording'])('a process whose worker dies wh
   child.disconnect();
   expect(await exit).toEqual([0, null]);
   expect(existsSync(directory)).toBe(false);
-});
+}, 60_000);
