@@ -119,7 +119,8 @@ export async function launchBrowser(flags: readonly string[], dumpio: (line: str
 /** A page that may see all of the machine's addresses: without a permission to capture, WebRTC is shown the default route's alone. */
 export async function openPage(browser: Browser, url: string): Promise<Page> {
   await browser.defaultBrowserContext().overridePermissions(new URL(url).origin, ['camera', 'microphone']);
-  const page = await browser.newPage();
+  // a tab behind another one draws nothing
+  const page = await browser.newPage({ type: 'window' });
   await page.goto(url);
   return page;
 }

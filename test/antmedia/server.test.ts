@@ -9,13 +9,15 @@ import { nginx } from '../proxies/nginx.ts';
 import { startProxy } from '../proxies/proxy.ts';
 import { startPublishers, type PagePublisher, type Publishers } from './publisher.ts';
 import { opusDuration } from './received-file.ts';
-import { readSenderReports } from './receiver.ts';
+import { readSenderReports, startReceiver, type Receiver } from './receiver.ts';
 import { errorDefinitions, noFaults, startAntMedia, type AntMedia, type Faults, type Session } from './server.ts';
 import type { Message } from './signalling.ts';
 
 const skipped = await lacks('chromium', 'ffmpeg');
+const unproxied = await lacks('openssl', 'nginx');
 
 describe.skipIf(skipped)('a stand-in for an Ant Media Server', () => {
+  let receiver: Receiver;
   let server: AntMedia;
   let publishers: Publishers;
   /** What a browser offered. */
@@ -24,7 +26,8 @@ describe.skipIf(skipped)('a stand-in for an Ant Media Server', () => {
   let count = 0;
 
   beforeAll(async () => {
-    [server, publishers] = await Promise.all([startAntMedia(), startPublishers()]);
+    [receiver, publishers] = await Promise.all([startReceiver(), startPublishers()]);
+    server = await startAntMedia({ receiver });
     // found out while the others go on
     await publishers.publish(server.websocketUrl, 'gone');
     gone = await server.until('a session', () => server.streams.get('gone')?.sessions[0]);
@@ -34,6 +37,7 @@ describe.skipIf(skipped)('a stand-in for an Ant Media Server', () => {
   afterAll(async () => {
     await publishers?.[Symbol.asyncDispose]();
     await server?.[Symbol.asyncDispose]();
+    await receiver?.[Symbol.asyncDispose]();
   });
   afterEach(() => {
     Object.assign(server.faults, noFaults);
@@ -41,9 +45,9 @@ describe.skipIf(skipped)('a stand-in for an Ant Media Server', () => {
 
   const fault = (faults: Partial<Faults>) => Object.assign(server.faults, faults);
   const fresh = () => `s${(count += 1)}`;
-  const publish = async (streamId: string): Promise<{ publisher: PagePublisher; session: Session }> => {
+  const publish = async (streamId: string, onEnd = onTestFinished): Promise<{ publisher: PagePublisher; session: Session }> => {
     const publisher = await publishers.publish(`${server.websocketUrl}?target=origin`, streamId);
-    onTestFinished(() => publisher[Symbol.asyncDispose]());
+    onEnd(() => publisher[Symbol.asyncDispose]());
     return { publisher, session: await server.until('a session', () => server.streams.get(streamId)?.sessions.at(-1)) };
   };
   const flowing = (session: Session, more = 15) => {
@@ -86,72 +90,74 @@ describe.skipIf(skipped)('a stand-in for an Ant Media Server', () => {
     return { ...client, streamId };
   };
 
-  it('keeps what a browser publishes, in step, and tells it what the real one tells', async () => {
-    const { publisher, session } = await publish('standup');
-    await flowing(session, 40);
-    const keys = () => session.video.filter(({ key }) => key).length;
-    const before = keys();
-    await session.askForKeyFrame();
-    await server.until('another key frame', () => keys() > before);
-    await server.until('reports on both clocks', () => session.timing().audio.by === 'sender reports', 8000);
-    expect((await session.stats('video'))?.['framesDecoded']).toBeGreaterThan(30);
+  describe.concurrent('with a browser for a publisher', { timeout: 15_000 }, () => {
+    it('keeps what a browser publishes, in step, and tells it what the real one tells', async ({ onTestFinished: onEnd }) => {
+      const { publisher, session } = await publish('standup', onEnd);
+      await flowing(session, 40);
+      offer = session.offer ?? '';
+      const keys = () => session.video.filter(({ key }) => key).length;
+      const before = keys();
+      await session.askForKeyFrame();
+      await server.until('another key frame', () => keys() > before);
+      await server.until('reports on both clocks', () => session.timing().audio.by === 'sender reports', 8000);
+      expect((await session.stats('video'))?.['framesDecoded']).toBeGreaterThan(0);
 
-    const put = (query: string) => fetch(`${server.url.replace('ws', 'http')}/LiveApp/rest/v2/broadcasts/standup/recording/true${query}`, { method: 'PUT' });
-    expect(await (await put('?recordType=mp4')).json()).toMatchObject({ success: true });
-    expect(await (await put('?recordType=mp4')).json()).toMatchObject({ success: false, message: "mp4 recording couldn't be started" });
-    expect(await (await put('?recordType=flv')).json()).toMatchObject({ success: false });
-    expect(server.restCalls[0]).toMatchObject({ streamId: 'standup', recording: true, recordType: 'mp4' });
+      const put = (query: string) => fetch(`${server.url.replace('ws', 'http')}/LiveApp/rest/v2/broadcasts/standup/recording/true${query}`, { method: 'PUT' });
+      expect(await (await put('?recordType=mp4')).json()).toMatchObject({ success: true });
+      expect(await (await put('?recordType=mp4')).json()).toMatchObject({ success: false, message: "mp4 recording couldn't be started" });
+      expect(await (await put('?recordType=flv')).json()).toMatchObject({ success: false });
+      expect(server.restCalls[0]).toMatchObject({ streamId: 'standup', recording: true, recordType: 'mp4' });
 
-    await publisher.send(JSON.stringify({ command: 'stop', streamId: 'standup' }));
-    await server.until('the end', () => session.ended);
-    expect(session.ended).toBe('stop');
-    const said = await publisher.messages();
-    expect(said.map(({ command, definition }) => definition ?? command).filter((word) => word !== 'takeCandidate')).toEqual([
-      'start', 'publish_started', 'takeConfiguration', 'publish_finished',
-    ]);
-    const candidate = said.find(({ command }) => command === 'takeCandidate');
-    expect(candidate).toMatchObject({ label: 0, id: '0', candidate: expect.stringMatching(/^candidate:\d+ 1 udp \d+ 127\.0\.0\.1 \d+ typ host/) });
+      await publisher.send(JSON.stringify({ command: 'stop', streamId: 'standup' }));
+      await server.until('the end', () => session.ended);
+      expect(session.ended).toBe('stop');
+      const said = await publisher.messages();
+      expect(said.map(({ command, definition }) => definition ?? command).filter((word) => word !== 'takeCandidate')).toEqual([
+        'start', 'publish_started', 'takeConfiguration', 'publish_finished',
+      ]);
+      const candidate = said.find(({ command }) => command === 'takeCandidate');
+      expect(candidate).toMatchObject({ label: 0, id: '0', candidate: expect.stringMatching(/^candidate:\d+ 1 udp \d+ 127\.0\.0\.1 \d+ typ host/) });
 
-    const file = await server.received('standup');
-    const { video, audio } = await probe(file);
-    expect(video).toMatchObject({ codec: 'h264', width: 640, height: 360, frames: session.video.length });
-    expect(audio).toMatchObject({ codec: 'opus', sampleRate: 48_000 });
-    const frames = await readFrames(file);
-    const beeps = await readBeeps(file);
-    expect(uniqueFrames(frames)).toMatchObject({ unreadable: 0, backwards: 0 });
-    const offsets = flashBeepOffsets(frames, beeps);
-    expect(offsets.length).toBeGreaterThanOrEqual(1);
-    // a page's beeps come through its audio buffers, a frame is drawn when there is time
-    expect(Math.abs(summary(offsets).median)).toBeLessThan(80);
-    expect(session.timing().video.spread).toBeLessThan(0.02);
-    offer = session.offer ?? '';
+      const file = await server.received('standup');
+      const { video, audio } = await probe(file);
+      expect(video).toMatchObject({ codec: 'h264', width: 640, height: 360, frames: session.video.length });
+      expect(audio).toMatchObject({ codec: 'opus', sampleRate: 48_000 });
+      const frames = await readFrames(file);
+      const beeps = await readBeeps(file);
+      expect(uniqueFrames(frames)).toMatchObject({ unreadable: 0, backwards: 0 });
+      const offsets = flashBeepOffsets(frames, beeps);
+      expect(offsets.length).toBeGreaterThanOrEqual(1);
+      // a page's beeps come through its audio buffers, a frame is drawn when there is time
+      expect(Math.abs(summary(offsets).median)).toBeLessThan(80);
+      expect(session.timing().video.spread).toBeLessThan(0.02);
+    });
+
+    it('asks for a key frame by itself after a gap, as it would if nobody looked at the frames', async ({ onTestFinished: onEnd }) => {
+      const { session } = await publish(fresh(), onEnd);
+      await flowing(session);
+      session.network = { up: { loss: 1 } };
+      await sleep(800);
+      const last = session.video.length;
+      session.network = null;
+      await server.until('a key frame', () => session.video.slice(last).some(({ key }) => key));
+      expect((await session.stats('video'))?.['pliCount']).toBeGreaterThanOrEqual(1);
+    });
+
+    it('loses, delays and narrows as it is told', async ({ onTestFinished: onEnd }) => {
+      const { session, publisher } = await publish(fresh(), onEnd);
+      session.network = { loss: 0.05, delay: 20, jitter: 5 };
+      await flowing(session, 20);
+      const { up, down } = session.relay;
+      expect(up.lost / (up.lost + up.passed)).toBeGreaterThan(0.01);
+      expect(down.passed).toBeGreaterThan(0);
+      expect((await session.stats('video'))?.['nackCount']).toBeGreaterThan(0);
+      session.network = { up: { bandwidth: 100_000, queue: 100 } };
+      const bytes = up.bytes;
+      await sleep(1000);
+      expect((up.bytes - bytes) * 8).toBeLessThan(130_000);
+      expect((await publisher.stats())['packetsSent']).toBeGreaterThan(0);
+    });
   });
-
-  it('asks for a key frame by itself after a gap, as it would if nobody looked at the frames', async () => {
-    const { session } = await publish(fresh());
-    await flowing(session);
-    fault({ network: { up: { loss: 1 } } });
-    await sleep(1200);
-    const last = session.video.length;
-    fault({ network: {} });
-    await server.until('a key frame', () => session.video.slice(last).some(({ key }) => key));
-    expect((await session.stats('video'))?.['pliCount']).toBeGreaterThanOrEqual(1);
-  });
-
-  it('loses, delays and narrows as it is told', async () => {
-    fault({ network: { loss: 0.05, delay: 20, jitter: 5 } });
-    const { session, publisher } = await publish(fresh());
-    await flowing(session, 20);
-    const { up, down } = session.relay;
-    expect(up.lost / (up.lost + up.passed)).toBeGreaterThan(0.01);
-    expect(down.passed).toBeGreaterThan(0);
-    expect((await session.stats('video'))?.['nackCount']).toBeGreaterThan(0);
-    fault({ network: { up: { bandwidth: 100_000, queue: 100 } } });
-    const bytes = up.bytes;
-    await sleep(1000);
-    expect((up.bytes - bytes) * 8).toBeLessThan(130_000);
-    expect((await publisher.stats())['packetsSent']).toBeGreaterThan(0);
-  }, 15_000);
 
   it('never connects where its candidates lead nowhere', async () => {
     fault({ ice: 'dead' });
@@ -281,6 +287,33 @@ describe.skipIf(skipped)('a stand-in for an Ant Media Server', () => {
     expect(server.messages.findLast(({ message }) => (message as Message)['streamId'] === 'gone')?.message).toMatchObject({ definition: 'publish_finished' });
   }, 15_000);
 
+  it.skipIf(unproxied)('tells, behind a proxy, which address was dialled, and what the proxy made of it', async () => {
+    await using authority = await createAuthority();
+    const leaf = await authority.issue(['media.example.com', '127.0.0.1']);
+    await using proxy = await startProxy(nginx, leaf, server.port);
+    await using own = await startAntMedia({ receiver, tls: leaf, token: 'right' });
+    const exchange = (url: string, message: object, headers = {}) =>
+      new Promise((resolve, reject) => {
+        const socket = new WebSocket(url, { ca: authority.ca, headers });
+        socket.on('error', reject).on('open', () => socket.send(JSON.stringify(message)));
+        socket.on('message', (data) => {
+          resolve(JSON.parse((data as Buffer).toString()));
+          socket.close();
+        });
+      });
+    const ping = { command: 'ping' };
+    expect(await exchange(`wss://127.0.0.1:${proxy.ports.single}/LiveApp/websocket?target=origin`, ping, { host: 'media.example.com' })).toEqual({ command: 'pong' });
+    expect(server.requests.at(-1)).toMatchObject({
+        url: '/LiveApp/websocket?target=origin',
+        host: 'media.example.com',
+        forwarded: { 'x-forwarded-proto': 'https', 'x-forwarded-host': 'media.example.com', 'x-forwarded-for': '127.0.0.1' },
+        status: 101,
+    });
+    const unauthorized = await exchange(own.websocketUrl, { command: 'publish', streamId: 's', token: 'wrong', video: true });
+    expect(unauthorized).toEqual({ command: 'error', definition: 'unauthorized_access', streamId: 's' });
+    await expect(new Promise((_resolve, reject) => void new WebSocket(own.websocketUrl).on('error', reject))).rejects.toThrow('certificate');
+  });
+
   it('says that it will stop, goes away, and comes back on the same port', async () => {
     const { session } = await publish(fresh());
     await flowing(session, 5);
@@ -298,38 +331,6 @@ describe.skipIf(skipped)('a stand-in for an Ant Media Server', () => {
     expect(server.streams.get(cut.streamId)?.sessions).toMatchObject([{ ended: 'server' }, { ended: null }]);
     // what had come before is kept
     await server.received(session.streamId);
-  });
-});
-
-describe.skipIf(await lacks('chromium', 'openssl', 'nginx'))('behind a proxy', () => {
-  it('tells which address was dialled, and what the proxy made of it', async () => {
-    await using authority = await createAuthority();
-    const leaf = await authority.issue(['media.example.com', '127.0.0.1']);
-    await using plain = await startAntMedia();
-    await using proxy = await startProxy(nginx, leaf, plain.port);
-    await using own = await startAntMedia({ tls: leaf, token: 'right' });
-    const exchange = (url: string, message: object, headers = {}) =>
-      new Promise((resolve, reject) => {
-        const socket = new WebSocket(url, { ca: authority.ca, headers });
-        socket.on('error', reject).on('open', () => socket.send(JSON.stringify(message)));
-        socket.on('message', (data) => {
-          resolve(JSON.parse((data as Buffer).toString()));
-          socket.close();
-        });
-      });
-    const ping = { command: 'ping' };
-    expect(await exchange(`wss://127.0.0.1:${proxy.ports.single}/LiveApp/websocket?target=origin`, ping, { host: 'media.example.com' })).toEqual({ command: 'pong' });
-    expect(plain.requests).toMatchObject([
-      {
-        url: '/LiveApp/websocket?target=origin',
-        host: 'media.example.com',
-        forwarded: { 'x-forwarded-proto': 'https', 'x-forwarded-host': 'media.example.com', 'x-forwarded-for': '127.0.0.1' },
-        status: 101,
-      },
-    ]);
-    const unauthorized = await exchange(own.websocketUrl, { command: 'publish', streamId: 's', token: 'wrong', video: true });
-    expect(unauthorized).toEqual({ command: 'error', definition: 'unauthorized_access', streamId: 's' });
-    await expect(new Promise((_resolve, reject) => void new WebSocket(own.websocketUrl).on('error', reject))).rejects.toThrow('certificate');
   });
 });
 

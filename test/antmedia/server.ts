@@ -14,7 +14,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { WebSocketServer, type WebSocket } from 'ws';
 import { clear, createRelay, type Network, type Relay } from './relay.ts';
 import { timelines, writeReceived, type Timing } from './received-file.ts';
-import { startReceiver, type ArrivedFrame, type Peer, type SenderReport } from './receiver.ts';
+import { startReceiver, type ArrivedFrame, type Peer, type Receiver, type SenderReport } from './receiver.ts';
 import { isStreamId, isTakenSdp, serverMessages, type ErrorDefinition, type Message } from './signalling.ts';
 
 export type { ArrivedFrame, SenderReport } from './receiver.ts';
@@ -157,6 +157,8 @@ export interface AntMediaOptions {
   token?: string;
   /** Of what the network loses; default 1. */
   seed?: number;
+  /** One that is shared, and ends with whoever started it; by default one of its own, which takes a browser and about a second. */
+  receiver?: Receiver;
   /** One line an event. */
   log?: (line: string) => void;
 }
@@ -189,14 +191,13 @@ export interface AntMedia extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** Starts a browser too, which takes about a second. */
 export async function startAntMedia(options: AntMediaOptions = {}): Promise<AntMedia> {
   const { app = 'LiveApp', tls, log = () => undefined, seed = 1, token } = options;
   const iceServerConfig = options.iceServerConfig === undefined ? { stunServerUri: '' } : options.iceServerConfig;
   await using stack = new AsyncDisposableStack();
   const directory = mkdtempSync(join(tmpdir(), 'tabreel-antmedia-files-'));
   stack.defer(() => rmSync(directory, { recursive: true, force: true }));
-  const receiver = stack.use(await startReceiver());
+  const receiver = options.receiver ?? stack.use(await startReceiver());
 
   const faults: Faults = { ...noFaults, ...options.faults };
   const requests: SeenRequest[] = [];
