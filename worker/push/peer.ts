@@ -220,7 +220,10 @@ export async function createPeer({ ice, mayDial, profileLevelId, audio, log, eve
       const [, , transport = '', , address = '', port = ''] = candidate.replace(/^a=/, '').split(' ');
       // names are not looked up: mDNS ones are of this network, and others would be judged before they are resolved
       if (isIP(address) === 0 || transport.toLowerCase() !== 'udp') return;
-      if (!mayDial(address, Number(port))) return void log.warn('push candidate refused', { address, port: Number(port) });
+      if (!mayDial(address, Number(port))) {
+        log.warn('push candidate refused', { address, port: Number(port) });
+        return;
+      }
       await pc.addIceCandidate({ candidate: candidate.replace(/^a=/, ''), sdpMLineIndex: label, sdpMid: id });
     },
     video: null,

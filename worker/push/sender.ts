@@ -69,6 +69,8 @@ export function createSender({ bitrate, onBitrate, onKeyFrameWanted }: SenderOpt
   let audio: MediaOut | null = null;
   /** Nothing but a key frame can be shown by the receiver. */
   let broken = true;
+  /** A key frame was asked for, and none came since. */
+  let wanted = false;
   let askedAt = -Infinity;
   let trip: number | null = null;
   /** When a packet was last sent again. */
@@ -88,6 +90,7 @@ export function createSender({ bitrate, onBitrate, onKeyFrameWanted }: SenderOpt
   };
   const askForKeyFrame = () => {
     const now = performance.now();
+    wanted = true;
     if (now - askedAt < KEY_FRAME_EVERY) return;
     askedAt = now;
     onKeyFrameWanted();
@@ -127,6 +130,8 @@ export function createSender({ bitrate, onBitrate, onKeyFrameWanted }: SenderOpt
       }
       if (broken && (!key || sets === null)) return leaveOut();
       broken = false;
+      if (key) wanted = false;
+      else if (wanted) askForKeyFrame();
       const payloads = packetize(data, key ? sets : null, PAYLOAD);
       pacer.picture(
         payloads.map((payload, i) => ({

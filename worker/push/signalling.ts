@@ -69,6 +69,7 @@ export function connectSignalling({ url, trust, mayDial, lookup }: SignallingTar
   let over = false;
   let why: TabreelError | null = null;
   let heartbeat: NodeJS.Timeout | undefined;
+  let limit: NodeJS.Timeout | undefined;
 
   const end = (error: TabreelError) => {
     if (over) return;
@@ -103,7 +104,7 @@ export function connectSignalling({ url, trust, mayDial, lookup }: SignallingTar
 
   const dial = dialSocket(url, trust, { protocols: [], headers: {}, maxPayload: 1024 * 1024, lookup: judged });
   const { ws } = dial;
-  const limit = setTimeout(() => {
+  limit = setTimeout(() => {
     why = new TabreelError('push_unreachable', timeoutCause(dial.stage(), host, times.handshake).what);
     ws.terminate();
   }, times.handshake);
