@@ -16,7 +16,7 @@ import type { Storage } from './storage/storage.ts';
 import { startWebhooks, type WebhookOptions } from './webhooks/deliver.ts';
 import { createWebhookQueue } from './webhooks/queue.ts';
 
-/** Viewers of the live stream may see it to its end. */
+/** Viewers of the live stream may see it to its end, and an edge without Redis learns from the seal that it is over. */
 const SWEEP_DELAY_MS = 10 * 60_000;
 /** Joining is reading and writing in turns, so two overlap well; more would compete with the ingest for the disk. */
 const CONCURRENCY = 2;
@@ -86,12 +86,13 @@ export async function startFinaliser(
     if (action === 'discard') return discardRecording(deps, id);
     if (action === 'sweep') return sweepParts(deps, id);
     const finished = await finishRecording(deps, id, leaving.signal, seen);
-    if (finished.outcome === 'file') await queue.add('sweep', newFinishJob(id, 'sweep'), finishJobOptions(id, 'sweep', SWEEP_DELAY_MS));
     if (finished.outcome === 'wait') {
       await job.updateData({ ...job.data, seen: finished.seen });
       await job.moveToDelayed(Date.now() + QUIET_MS, token);
       throw new DelayedError();
     }
+    if (finished.outcome === 'gone') return;
+    await queue.add('sweep', newFinishJob(id, 'sweep'), finishJobOptions(id, 'sweep', SWEEP_DELAY_MS));
   };
 
   /** What the queues remember of a recording that is gone. */

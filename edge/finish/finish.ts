@@ -14,9 +14,10 @@ import { VerificationFailed } from './verify.ts';
 export type FinishDeps = { store: RecordingStore; storage: Storage; log: Log };
 
 /**
+ * @property outcome `gone` where it isn't wanted any more; after the others something may have to be swept
  * @property seen what was stored when it was looked at: where more may come, it is to be looked at again, and to be the same
  */
-export type Finished = { outcome: 'file' | 'nothing' } | { outcome: 'wait'; seen: string };
+export type Finished = { outcome: 'file' | 'nothing' | 'gone' } | { outcome: 'wait'; seen: string };
 
 /** Joins before the seal, where each time more was stored meanwhile: what an attempt that was given up still delivers is let in. */
 const JOINS = 5;
@@ -39,16 +40,20 @@ export async function discardRecording({ store, storage, log }: FinishDeps, id: 
   log.info('media of a canceled recording removed', { recording: id });
 }
 
-/** Removes the parts, all of which are in the finished file. */
+/** Removes the parts, all of which are in the finished file; where there is no file because nothing was recorded, also the seal. */
 export async function sweepParts({ store, storage, log }: FinishDeps, id: string): Promise<void> {
   const record = await store.get(id);
-  if (record === null) return storage.remove(`${id}/`);
+  if (record === null || (isEnd(record.state) && (await hasNothing(storage, record)))) return storage.remove(`${id}/`);
   // without a file that is as it should be the parts are all there is
   if (!isEnd(record.state) || record.verification?.ok !== true) return;
   // what came behind the seal was never acknowledged
   await storage.remove(partsPrefix(id));
   log.info('parts swept', { recording: id });
 }
+
+const hasNothing = async (storage: Storage, { id, files }: RecordingRecord): Promise<boolean> =>
+  files === undefined && !hasSegments(await list(storage, id));
+const hasSegments = (parts: readonly FoundPart[]): boolean => parts.some(({ type }) => type === 'segment');
 
 const list = async (storage: Storage, id: string): Promise<FoundPart[]> => foundParts(await storage.list(partsPrefix(id)));
 const fingerprint = (parts: readonly FoundPart[]): string =>
@@ -59,18 +64,17 @@ const fingerprint = (parts: readonly FoundPart[]): string =>
  *
  * @param seen of an earlier look that said to wait; null at the first
  * @param signal breaks off; the recording stays in `finishing`, to be finished by another run
- * @returns file: there are parts to sweep later
  * @throws what storage or Redis threw, what can't be read, VerificationFailed: worth trying again; the signal's reason
  */
 export async function finishRecording(deps: FinishDeps, id: string, signal: AbortSignal, seen: string | null = null): Promise<Finished> {
   const { store, storage } = deps;
   const log = deps.log.with({ recording: id });
   const record = await store.get(id);
-  if (record === null) return { outcome: 'nothing' };
+  if (record === null) return { outcome: 'gone' };
   if (isUnwanted(record)) {
     // also what an earlier run has made that was killed
     await storage.remove(`${id}/`);
-    return { outcome: 'nothing' };
+    return { outcome: 'gone' };
   }
   if (isEnd(record.state)) return { outcome: record.files === undefined ? 'nothing' : 'file' };
   if (record.state !== 'finishing') throw new Error(`the recording is ${record.state}, not finishing`);
@@ -103,7 +107,7 @@ export async function finishRecording(deps: FinishDeps, id: string, signal: Abor
     made = await makeFiles(storage, parts, about, signal);
   }
   if (made === null) {
-    if (!parts.some(({ type }) => type === 'segment')) await storage.remove(partsPrefix(id));
+    if (!hasSegments(parts)) await storage.remove(partsPrefix(id));
     await end(nothingRecorded(record));
     log.info('recording ended without media');
     return { outcome: 'nothing' };

@@ -310,6 +310,11 @@ describe('finishing', () => {
     const canceled = await edge.get(id);
     expect(canceled.state).toBe('canceled');
     expect(canceled.error).toBeUndefined();
+    for (const empty of [lost, onlyInit, id]) {
+      expect((await storage.list(`${empty}/`)).map(({ key }) => key)).toEqual([`${empty}/sealed`]);
+      await sweepParts(deps(), empty);
+      expect(await storage.list(`${empty}/`)).toEqual([]);
+    }
   });
 
   test('a segment that can not be read fails the recording in the end, and keeps what is stored', async () => {
