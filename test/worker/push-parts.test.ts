@@ -1,5 +1,5 @@
 /** The parts of a push that need no server: what goes into packets, what the way bears, and who is sent a packet at all. */
-import { createSocket } from 'node:dgram';
+import { createSocket, Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -146,7 +146,7 @@ describe('what may not be dialled', () => {
     socket.bind(0, '127.0.0.1');
     await once(socket, 'listening');
     onTestFinished(() => void socket.close());
-    return { port: socket.address().port, got };
+    return { socket, port: socket.address().port, got };
   };
 
   /** A peer that has its answer, and is told of these candidates. */
@@ -172,6 +172,39 @@ describe('what may not be dialled', () => {
     for (const candidate of later) await peer.candidate(candidate, 0, '0');
     await sleep(700);
   };
+  test('nobody else is asked, and who asks us is answered only where that is allowed', async () => {
+    const [allowed, refused] = [await canary(), await canary()];
+    const sent: string[] = [];
+    const { send } = Socket.prototype;
+    Socket.prototype.send = function (this: Socket, ...args: unknown[]) {
+      sent.push(String(args.find((arg) => typeof arg === 'string')));
+      return (send as (...all: unknown[]) => void).apply(this, args);
+    } as never;
+    onTestFinished(() => void (Socket.prototype.send = send));
+    const found: string[] = [];
+    const peer = await createPeer({
+      ice: { servers: [], stun: false, tls: null, additionalHosts: ['127.0.0.1'] },
+      mayDial: (_address, port) => port === allowed.port,
+      profileLevelId: '42e01f',
+      audio: true,
+      log: quiet,
+      events: { candidate: ({ candidate }) => found.push(candidate), connected() {}, lost() {}, keyFrameWanted() {}, missing() {}, fates() {}, report() {}, estimate() {} },
+    });
+    onTestFinished(() => peer.close());
+    await peer.offer();
+    await expect.poll(() => found.some((each) => each.includes(' 127.0.0.1 '))).toBe(true);
+    await sleep(200);
+    expect(sent).toEqual([]);
+    const port = Number(/ 127\.0\.0\.1 (\d+) /.exec(found.join('\n'))?.[1]);
+    // a binding request (RFC 8489) with a user's name
+    const request = Buffer.from('000100082112a442000102030405060708090a0b00060004613a6262', 'hex');
+    refused.socket.send(request, port, '127.0.0.1');
+    await sleep(100);
+    allowed.socket.send(request, port, '127.0.0.1');
+    await expect.poll(() => allowed.got.length).toBeGreaterThan(0);
+    expect(refused.got).toEqual([]);
+  });
+
   const candidate = (host: string, port: number) => `candidate:${port} 1 udp 2122260223 ${host} ${port} typ host`;
 
   test('a candidate that is refused gets no packet; one that is allowed does', async () => {
