@@ -20,7 +20,7 @@ export type KillsOptions = {
 
 const allKinds: readonly KillKind[] = ['recorder', 'worker', 'browser', 'renderer', 'edge', 'finaliser', 'redis'];
 /** What stops capturing when it dies; the others must not be felt. */
-const capturing: ReadonlySet<KillKind> = new Set(['recorder', 'worker', 'browser', 'renderer']);
+export const capturing: ReadonlySet<KillKind> = new Set(['recorder', 'worker', 'browser', 'renderer']);
 /** Seconds without a kill at the beginning and at the end. */
 const QUIET = { start: 3, end: 9 };
 /** A segment, and its way to the disk, in milliseconds. */

@@ -1,11 +1,11 @@
 /** Many short recordings through a few workers, with processes killed all the time. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isEnd, type RecordingState } from '../../shared/recording.ts';
-import { startFleet } from '../helpers/fleet.ts';
+import { startFleet, type Killed } from '../helpers/fleet.ts';
 import { startPages } from '../helpers/pages.ts';
 import { keptSamples } from '../helpers/kept-samples.ts';
 import { nothingLeft } from './examine.ts';
-import { killsOf } from './kills.ts';
+import { capturing, killsOf } from './kills.ts';
 import { between, seconds, seeded, type Outcome } from './outcome.ts';
 
 export type ManyOptions = {
@@ -21,6 +21,9 @@ export type ManyOptions = {
   patience: number;
 };
 
+/** From a first picture until something of it is stored, at most, in milliseconds: a segment of a second, and its way. */
+const FIRST_STORED_MS = 2500;
+
 export async function many({ seed, count, length, workers, slots, apart, patience }: ManyOptions): Promise<Outcome> {
   const random = seeded(seed);
   const failures: string[] = [];
@@ -30,13 +33,14 @@ export async function many({ seed, count, length, workers, slots, apart, patienc
   const before = await fleet.redisKeys();
   const began = performance.now();
   const ids: string[] = [];
-  const killed: Record<string, number> = {};
+  const killed: Killed[] = [];
   let over = false;
   const killing = (async () => {
     for (const kind of killsOf(seed, 1000)) {
       await sleep(between(random, apart[0], apart[1]) * 1000);
       if (over) return;
-      if (fleet.kill(kind) !== null) killed[kind] = (killed[kind] ?? 0) + 1;
+      const done = fleet.kill(kind);
+      if (done !== null) killed.push(done);
     }
   })();
   for (let i = 0; i < count; i += 1) {
@@ -69,13 +73,21 @@ export async function many({ seed, count, length, workers, slots, apart, patienc
   let shortest = Infinity;
   let longest = 0;
   const errors: Record<string, number> = {};
+  let tooShort = 0;
   for (const id of ids) {
     const recording = await fleet.get(id);
     attempts += recording.attempts;
     if (recording.state === 'failed') errors[recording.error?.code ?? '?'] = (errors[recording.error?.code ?? '?'] ?? 0) + 1;
     const parts = fleet.tap.parts(id);
     const segments = parts.filter(({ type }) => type === 'segment').length;
-    // a process that died is no reason to have nothing
+    // what was killed before its first segment was stored, and whose time was over before the next attempt, has nothing to show
+    const first = Date.parse(recording.startedAt ?? '');
+    const early = killed.some(({ kind, at }) => capturing.has(kind) && at >= first && at - first <= FIRST_STORED_MS);
+    if (recording.error?.code === 'nothing_recorded' && segments === 0 && recording.attempts > 1 && early) {
+      tooShort += 1;
+      continue;
+    }
+    // otherwise a process that died is no reason to have nothing
     check(recording.state === 'completed', `${id} is ${recording.state} with ${segments} segments: ${JSON.stringify(recording.error)}`);
     if (recording.state !== 'completed') continue;
     const { video, audio } = await keptSamples(parts, await fleet.download(id));
@@ -105,7 +117,8 @@ export async function many({ seed, count, length, workers, slots, apart, patienc
       recordings: now.size,
       ...Object.fromEntries(Object.entries(ends).map(([state, all]) => [state, all?.length ?? 0])),
       errors: JSON.stringify(errors),
-      killed: Object.entries(killed).map(([kind, number]) => `${number} ${kind}`).join(', '),
+      'time over before any was stored': tooShort,
+      killed: Object.entries(Object.groupBy(killed, ({ kind }) => kind)).map(([kind, all]) => `${all.length} ${kind}`).join(', '),
       attempts,
       'samples stored, all in files': stored,
       'durations, s': `${shortest} to ${longest}`,
