@@ -1,11 +1,14 @@
 /** The parts of a push that need no server: what goes into packets, what the way bears, and who is sent a packet at all. */
 import { createSocket, Socket } from 'node:dgram';
 import { once } from 'node:events';
+import { createServer as createHttpsServer } from 'node:https';
 import { createServer, type AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RTCPeerConnection, useH264, useOPUS } from 'werift';
+import { WebSocketServer } from 'ws';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { createLog } from '../../shared/log.ts';
+import { createAuthority, hasOpenssl } from '../helpers/certificates.ts';
 import { nalUnits, packetize, parameterSets } from '../../worker/push/h264.ts';
 import { setUpIce } from '../../worker/push/ice-servers.ts';
 import { createPacer } from '../../worker/push/pacer.ts';
@@ -263,4 +266,34 @@ describe('what may not be dialled', () => {
     expect(await attempt(() => true)).toEqual(['reconnecting', 'push_unreachable']);
     expect(connections).toBe(1);
   });
+});
+
+test.skipIf(!hasOpenssl)('the certificate of the server is verified, by the authority that is given too', async () => {
+  await using authority = await createAuthority();
+  await using stranger = await createAuthority('somebody else');
+  const leaf = await authority.issue(['127.0.0.1']);
+  const server = createHttpsServer(leaf).listen(0, '127.0.0.1');
+  const sockets = new WebSocketServer({ server });
+  const heard: string[] = [];
+  sockets.on('connection', (socket) => socket.on('message', (data) => heard.push((JSON.parse((data as Buffer).toString()) as { command: string }).command)));
+  await once(server, 'listening');
+  onTestFinished(() => {
+    for (const socket of sockets.clients) socket.terminate();
+    server.close();
+  });
+  const attempt = async (ca: string | null) => {
+    const states: [PushState, string | undefined][] = [];
+    const push = createAntMediaPush(
+      { type: 'antmedia', url: `wss://127.0.0.1:${(server.address() as AddressInfo).port}/app/websocket`, streamId: 's', iceServers: [] },
+      { ca, codec: 'avc1.42001f', bitrate: 1e6, audio: true, log: quiet, onState: (state, error) => states.push([state, error?.code]), onKeyFrameWanted() {}, onBitrate() {}, mayDial: () => true, times: { stop: 50 } },
+    );
+    await expect.poll(() => states.length > 1 || heard.length > 0).toBe(true);
+    await push.stop();
+    return states[1];
+  };
+  expect(await attempt(null)).toEqual(['failed', 'push_tls']);
+  expect(await attempt(stranger.ca)).toEqual(['failed', 'push_tls']);
+  expect(heard).toEqual([]);
+  expect(await attempt(authority.ca)).toEqual(['ended', undefined]);
+  expect(heard[0]).toBe('publish');
 });
