@@ -11,6 +11,8 @@ export interface Timing {
   readonly reports: number;
   /** The furthest two of them are apart in what they say of the clock's start, in s: 0 where they are exact. */
   readonly spread: number;
+  /** How long after its time a frame arrived, in s, the median: what is not near 0 on one machine are clocks that differ. */
+  readonly lag: number;
 }
 
 export interface Timeline {
@@ -30,17 +32,20 @@ export function createTimeline(frames: readonly ArrivedFrame[], reports: readonl
   const starts = own.map(({ ntp, rtpTimestamp }) => ntp - NTP_TO_UNIX - unwrap(rtpTimestamp)).toSorted((a, b) => a - b);
   const middle = starts[starts.length >> 1];
   const start = middle ?? Math.min(...frames.map(({ rtpTimestamp, arrived }) => arrived / 1000 - unwrap(rtpTimestamp)));
+  const time = ({ rtpTimestamp }: ArrivedFrame) => start + unwrap(rtpTimestamp);
   return {
     timing: {
       by: middle === undefined ? 'arrival' : 'sender reports',
       reports: own.length,
       spread: middle === undefined ? 0 : (starts.at(-1) as number) - (starts[0] as number),
+      lag: frames.map((frame) => frame.arrived / 1000 - time(frame)).toSorted((a, b) => a - b)[frames.length >> 1] ?? NaN,
     },
-    time: ({ rtpTimestamp }) => start + unwrap(rtpTimestamp),
+    time,
   };
 }
 
 export interface Arrived {
+  /** In the order in which they came. */
   readonly video: readonly ArrivedFrame[];
   readonly audio: readonly ArrivedFrame[];
   /** Of all sources. */
@@ -61,11 +66,12 @@ export function timelines({ video, audio, reports }: Arrived): { video: Timeline
  * @throws where there is nothing to write
  */
 export async function writeReceived(file: string, arrived: Arrived): Promise<void> {
-  const first = arrived.video.findIndex(({ key }) => key);
-  const video = first === -1 ? [] : arrived.video.slice(first);
-  const { audio } = arrived;
+  const pictures = inOrder(arrived.video);
+  const first = pictures.findIndex(({ key }) => key);
+  const video = first === -1 ? [] : pictures.slice(first);
+  const audio = inOrder(arrived.audio);
   if (video.length === 0 && audio.length === 0) throw new Error(`nothing arrived that can be played: ${arrived.video.length} frames, no key frame, no sound`);
-  const clocks = timelines({ ...arrived, video });
+  const clocks = timelines({ ...arrived, video, audio });
   const start = Math.min(...[video[0] && clocks.video.time(video[0]), audio[0] && clocks.audio.time(audio[0])].filter((each) => each !== undefined));
 
   const output = new Output({ format: new Mp4OutputFormat({ fastStart: 'in-memory' }), target: new BufferTarget() });
@@ -75,7 +81,6 @@ export async function writeReceived(file: string, arrived: Arrived): Promise<voi
   if (audio.length > 0) output.addAudioTrack(sound);
   await output.start();
 
-  // by arrival, which is the order of decoding
   const videoTimes = video.map((frame) => Math.max(0, clocks.video.time(frame) - start));
   for (const [index, frame] of video.entries()) {
     const time = videoTimes[index] as number;
@@ -87,19 +92,24 @@ export async function writeReceived(file: string, arrived: Arrived): Promise<voi
   }
   if (video.length > 0) picture.close();
 
-  // what came late or twice would go backwards
-  const ordered = [...new Map(audio.map((frame) => [clocks.audio.time(frame), frame])).entries()].toSorted(([a], [b]) => a - b);
-  for (const [index, [at, frame]] of ordered.entries()) {
-    const time = Math.max(0, at - start);
-    const until = (ordered[index + 1]?.[0] ?? NaN) - start;
-    const length = opusDuration(frame.data);
-    await sound.add(new EncodedPacket(frame.data, 'key', time, Number.isNaN(until) ? length : Math.min(length, until - time), index), {
+  const audioTimes = audio.map((frame) => Math.max(0, clocks.audio.time(frame) - start));
+  for (const [index, frame] of audio.entries()) {
+    const time = audioTimes[index] as number;
+    const duration = Math.min(opusDuration(frame.data), (audioTimes[index + 1] ?? Infinity) - time);
+    await sound.add(new EncodedPacket(frame.data, 'key', time, duration, index), {
       decoderConfig: { codec: 'opus', sampleRate: 48_000, numberOfChannels: 2, description: opusHead },
     });
   }
   if (audio.length > 0) sound.close();
   await output.finalize();
   await writeFile(file, new Uint8Array((output.target as BufferTarget).buffer as ArrayBuffer));
+}
+
+/** By their own clock, each once: what was sent again arrives late. WebRTC has no pictures that are decoded before earlier ones. */
+function inOrder(frames: readonly ArrivedFrame[]): ArrivedFrame[] {
+  const first = frames[0]?.rtpTimestamp ?? 0;
+  const place = ({ rtpTimestamp }: ArrivedFrame) => (rtpTimestamp - first) | 0;
+  return [...new Map(frames.map((frame) => [frame.rtpTimestamp, frame])).values()].toSorted((a, b) => place(a) - place(b));
 }
 
 /** RFC 7845, with two channels and nothing to skip: what a player of the stream hears includes the encoder's delay. */

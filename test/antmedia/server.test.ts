@@ -129,7 +129,9 @@ describe.skipIf(skipped)('a stand-in for an Ant Media Server', () => {
       expect(offsets.length).toBeGreaterThanOrEqual(1);
       // a page's beeps come through its audio buffers, a frame is drawn when there is time
       expect(Math.abs(summary(offsets).median)).toBeLessThan(80);
-      expect(session.timing().video.spread).toBeLessThan(0.02);
+      const { video: picture, audio: sound } = session.timing();
+      expect(Math.max(picture.spread, sound.spread)).toBeLessThan(0.02);
+      expect(Math.max(Math.abs(picture.lag), Math.abs(sound.lag))).toBeLessThan(2);
     });
 
     it('asks for a key frame by itself after a gap, as it would if nobody looked at the frames', async ({ onTestFinished: onEnd }) => {
@@ -195,7 +197,9 @@ describe.skipIf(skipped)('a stand-in for an Ant Media Server', () => {
       `{"command":"takeCandidate","streamId":"${streamId}","label":0.0,"id":"0","candidate":""}`,
     ];
     for (const message of dropped) expect(await ask(message), JSON.stringify(message).slice(0, 150)).toEqual([]);
-    expect(server.messages.filter(({ ignored }) => ignored !== undefined)).toHaveLength(dropped.length);
+    const ignored = () => server.messages.filter((message) => message.ignored !== undefined).length;
+    await server.until('all to be dropped', () => ignored() >= dropped.length);
+    expect(ignored()).toBe(dropped.length);
     expect(await ask({ command: 'takeCandidate', streamId, label: 0, id: '0', candidate: 'candidate:1 1 udp 1 127.0.0.1 9 typ host' })).toEqual([]);
     expect(server.streams.get(streamId)?.sessions[0]?.candidates).toHaveLength(1);
     expect(await ask({ command: 'stop', streamId })).toEqual([{ command: 'notification', definition: 'publish_finished', streamId, subscriberId: '' }]);
@@ -211,7 +215,8 @@ describe.skipIf(skipped)('a stand-in for an Ant Media Server', () => {
     await server.until('the end', () => server.streams.get(streamId)?.sessions[0]?.ended === 'socket');
     expect(await second.ask({ command: 'publish', streamId, video: true })).toEqual(refused);
     await sleep(300);
-    expect(await second.ask({ command: 'publish', streamId, video: true })).toMatchObject([{ command: 'start' }]);
+    second.say({ command: 'publish', streamId, video: true });
+    await second.heard('start');
   });
 
   it('refuses with each error, at once and later', async () => {
