@@ -16,7 +16,7 @@ import type { Message } from './signalling.ts';
 const skipped = await lacks('chromium', 'ffmpeg');
 const unproxied = await lacks('openssl', 'nginx');
 
-describe.skipIf(skipped)('a stand-in for an Ant Media Server', () => {
+describe.skipIf(skipped)('a stand-in for an Ant Media Server', { timeout: 15_000 }, () => {
   let receiver: Receiver;
   let server: AntMedia;
   let publishers: Publishers;
@@ -90,7 +90,7 @@ describe.skipIf(skipped)('a stand-in for an Ant Media Server', () => {
     return { ...client, streamId };
   };
 
-  describe.concurrent('with a browser for a publisher', { timeout: 15_000 }, () => {
+  describe.concurrent('with a browser for a publisher', () => {
     it('keeps what a browser publishes, in step, and tells it what the real one tells', async ({ onTestFinished: onEnd }) => {
       const { publisher, session } = await publish('standup', onEnd);
       await flowing(session, 40);
@@ -290,7 +290,7 @@ describe.skipIf(skipped)('a stand-in for an Ant Media Server', () => {
     await server.until('the end', () => gone.ended, 12_000);
     expect(gone).toMatchObject({ ended: 'ice', iceStates: ['checking', 'connected', 'disconnected'] });
     expect(server.messages.findLast(({ message }) => (message as Message)['streamId'] === 'gone')?.message).toMatchObject({ definition: 'publish_finished' });
-  }, 15_000);
+  });
 
   it.skipIf(unproxied)('tells, behind a proxy, which address was dialled, and what the proxy made of it', async () => {
     await using authority = await createAuthority();
