@@ -36,9 +36,9 @@ export async function makeSource(bitrate = 1_500_000): Promise<Source> {
   }
   await writeFile(raw, pictures);
   await ffmpeg(
-    ...['-f', 'rawvideo', '-pix_fmt', 'gray', '-s', `${WIDTH}x${HEIGHT}`, '-r', String(RATE), '-i', raw],
-    ...['-c:v', 'libx264', '-profile:v', 'baseline', '-preset', 'ultrafast', '-tune', 'zerolatency', '-pix_fmt', 'yuv420p'],
-    ...['-b:v', String(bitrate), '-maxrate', String(bitrate), '-bufsize', String(bitrate / 2), '-g', String(KEY_EVERY), '-bf', '0', picture],
+    '-f', 'rawvideo', '-pix_fmt', 'gray', '-s', `${WIDTH}x${HEIGHT}`, '-r', String(RATE), '-i', raw,
+    '-c:v', 'libx264', '-profile:v', 'baseline', '-preset', 'ultrafast', '-tune', 'zerolatency', '-pix_fmt', 'yuv420p',
+    '-b:v', String(bitrate), '-maxrate', String(bitrate), '-bufsize', String(bitrate / 2), '-g', String(KEY_EVERY), '-bf', '0', picture,
   );
   const beeps = `if(lt(mod(t,1),${BEEP_MS / 1000}),0.5*sin(2*PI*${BEEP_HZ}*t),0)`;
   await ffmpeg('-f', 'lavfi', '-i', `aevalsrc='${beeps}|${beeps}':s=48000:d=${SECONDS}`, '-c:a', 'libopus', '-b:a', '96k', sound);

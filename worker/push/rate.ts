@@ -28,15 +28,18 @@ export type RateControl = {
 };
 
 /** Milliseconds that packets may be slower than the fastest of late, before that is a queue that fills. */
-const QUEUE_MS = 80;
+const QUEUE_MS = 100;
 /** So long it has to last; the base is the fastest of two such windows. */
 const LASTING_MS = 250;
 const BASE_WINDOW_MS = 5000;
 /** Losses are looked at over at least this long, and this many packets. */
 const LOSS_WINDOW_MS = 500;
 const LOSS_PACKETS = 20;
-/** Growth a second, and how long after a cut there is none. */
+/** Growth a second: near the rate that was too much, and well below it; and how long after a cut there is none. */
 const GROWTH = 1.08;
+const FAST_GROWTH = 1.25;
+/** Cuts that follow each other so closely are of one trouble. */
+const TROUBLE_MS = 5000;
 const HOLD_MS = 1000;
 /** Changes smaller than this are kept back; and so are raises for so many milliseconds. */
 const TELL_SHARE = 0.1;
@@ -48,6 +51,8 @@ export function createRateControl({ most, least, changed }: RateOptions): RateCo
   let toldAt = -Infinity;
   let roundTrip = 100;
   let cutAt = -Infinity;
+  /** The target before the last trouble. */
+  let tooMuch = most;
   let grownAt: number | null = null;
   /** Fastest way of a packet in this window and the one before, in milliseconds plus the clocks' difference. */
   let base = { from: 0, now: Infinity, before: Infinity };
@@ -66,6 +71,7 @@ export function createRateControl({ most, least, changed }: RateOptions): RateCo
   };
   const cut = (to: number, now: number) => {
     if (now - cutAt < 300 + roundTrip) return;
+    if (now - cutAt > TROUBLE_MS) tooMuch = target;
     cutAt = now;
     grownAt = null;
     target = Math.max(least, Math.min(target, to));
@@ -73,7 +79,7 @@ export function createRateControl({ most, least, changed }: RateOptions): RateCo
   };
   const grow = (now: number) => {
     if (now - cutAt < HOLD_MS) return;
-    if (grownAt !== null) target = Math.min(most, target * GROWTH ** (Math.min(now - grownAt, 1000) / 1000));
+    if (grownAt !== null) target = Math.min(most, target * (target < 0.7 * tooMuch ? FAST_GROWTH : GROWTH) ** (Math.min(now - grownAt, 1000) / 1000));
     grownAt = now;
     tell(now);
   };
@@ -103,8 +109,8 @@ export function createRateControl({ most, least, changed }: RateOptions): RateCo
       }
       const passed = now - window.from;
       if (slowSince !== null && now - slowSince >= LASTING_MS) {
-        // half of it at least: a quiet page says little of what the way bears
-        cut(Math.max((0.85 * window.bytes * 8000) / Math.max(passed, 100), target / 2), now);
+        // in steps: a quiet page says little of what the way bears
+        cut(Math.max((0.85 * window.bytes * 8000) / Math.max(passed, 100), target * 0.7), now);
         grownAt = null;
       }
       if (passed < LOSS_WINDOW_MS || window.sent < LOSS_PACKETS) return;
