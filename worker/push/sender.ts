@@ -56,7 +56,7 @@ const PAYLOAD = 1150;
 const PACE = 2.5;
 const LEAST_PACE = 500_000;
 /** Milliseconds that a picture may wait for its turn. */
-const PATIENCE = 700;
+const PATIENCE = 1000;
 /** Milliseconds between two requests for a key frame. */
 const KEY_FRAME_EVERY = 500;
 const LEAST_BITRATE = 150_000;
