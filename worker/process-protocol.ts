@@ -7,9 +7,6 @@ import type { MediaSocketCounts } from './sink/media-counts.ts';
 import type { MediaSocketLimits } from './sink/media-socket.ts';
 import type { CaptureEngineName, PageSecrets, RecordingError, RecordingStats } from '../shared/recording.ts';
 
-/** How the name of a process's own temporary directory begins. */
-export const PROCESS_DIRECTORY = 'tabreel-recording-';
-
 /** The part of the worker's settings that one recording needs; the child reads no environment. */
 export type RecorderSettings = {
   /** Found once by the worker: a recording needn't look again. */

@@ -3,14 +3,12 @@
  * Node and the code to load. A process runs one recording and is never used again.
  */
 import { fork } from 'node:child_process';
-import { mkdtempSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { TabreelError } from '../shared/errors.ts';
 import type { Log } from '../shared/log.ts';
 import { killGroup, killTree, killUsersOf } from './kill-tree.ts';
-import { PROCESS_DIRECTORY, type FromRecorder, type ToRecorder } from './process-protocol.ts';
+import { makeProcessDirectory, sweepProcessDirectories } from './leftovers.ts';
+import type { FromRecorder, ToRecorder } from './process-protocol.ts';
 
 /** How long a recording waits for a process, in milliseconds: a machine that boots may be slow. */
 const TAKE_MS = 30_000;
@@ -50,7 +48,7 @@ export type PoolOptions = {
   takeTimeout?: number;
 };
 
-/** Starts the processes at once. */
+/** Starts the processes at once, and removes what earlier ones may have left behind. */
 export function createRecorderPool(options: PoolOptions): RecorderPool {
   const { log } = options;
   const all = new Set<RecorderProcess>();
@@ -65,7 +63,7 @@ export function createRecorderPool(options: PoolOptions): RecorderPool {
   };
 
   function start(): void {
-    const directory = mkdtempSync(join(tmpdir(), PROCESS_DIRECTORY));
+    const directory = makeProcessDirectory();
     const child = fork(options.script ?? defaultScript, [], {
       env: { ...options.environment, TMPDIR: directory },
       // a recording holds little and lives long: a small young generation and lean code spare some 30 MB
@@ -124,6 +122,7 @@ export function createRecorderPool(options: PoolOptions): RecorderPool {
     child.once('exit', (code, signal) => void end({ code, signal }));
   }
 
+  const sweeping = sweepProcessDirectories(log);
   refill();
 
   return {
@@ -142,6 +141,7 @@ export function createRecorderPool(options: PoolOptions): RecorderPool {
     async [Symbol.asyncDispose]() {
       closed = true;
       clearTimeout(retry);
+      sweeping.end();
       const ends = [...all].map((recorder) => {
         recorder.kill();
         return recorder.exited;

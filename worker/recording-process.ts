@@ -1,12 +1,12 @@
 /** Entry of the process that runs one recording: forked by the worker, told all over IPC, reads no environment. */
 import { rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { basename } from 'node:path';
 import { TabreelError } from '../shared/errors.ts';
 import { createLog, type Log } from '../shared/log.ts';
 import { measureSoundDelay } from './calibration.ts';
 import { createPausing } from './pausing.ts';
-import { PROCESS_DIRECTORY, type FromRecorder, type RecorderSettings, type ToRecorder } from './process-protocol.ts';
+import { isProcessDirectory } from './leftovers.ts';
+import type { FromRecorder, RecorderSettings, ToRecorder } from './process-protocol.ts';
 import { record } from './recorder.ts';
 import { createMediaSocketSink } from './sink/media-socket.ts';
 
@@ -104,6 +104,6 @@ async function calibrate(settings: RecorderSettings): Promise<void> {
 function leave(): void {
   if (process.connected) process.disconnect();
   // the directory that the worker made for this process is the worker's to remove, unless it is gone
-  else if (basename(tmpdir()).startsWith(PROCESS_DIRECTORY)) rmSync(tmpdir(), { recursive: true, force: true, maxRetries: 3 });
+  else if (isProcessDirectory(tmpdir())) rmSync(tmpdir(), { recursive: true, force: true, maxRetries: 3 });
   process.exit(0);
 }
