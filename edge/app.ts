@@ -14,7 +14,7 @@ import type { CloseName } from './ingest/connection.ts';
 import type { LiveParts } from './ingest/live.ts';
 import type { EdgeMetrics } from './metrics.ts';
 import type { RequestFacts } from './origin/facts.ts';
-import { reachableMediaBase, type MediaBase } from './origin/media.ts';
+import { neighbourBase, reachableMediaBase, type MediaBase } from './origin/media.ts';
 import { originPolicy, type OriginSettings } from './origin/policy.ts';
 import { OriginError } from './origin/refusal.ts';
 import { resolveOrigin, type OriginVerdict } from './origin/resolve.ts';
@@ -60,6 +60,8 @@ export type AppEnv = {
     origin: () => OriginVerdict;
     /** Where the media of a recording that this request creates would go. @throws {OriginError} */
     mediaBase: () => Promise<MediaBase>;
+    /** The WebSocket base of other servers behind the caller's host. @throws {OriginError} */
+    neighbourBase: () => string;
   };
 };
 
@@ -111,6 +113,7 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
     const origin = () => (verdict ??= resolveOrigin(deps.factsOf(c), policy));
     c.set('origin', origin);
     c.set('mediaBase', () => reachableMediaBase(origin(), policy, localWorkers));
+    c.set('neighbourBase', () => neighbourBase(origin(), policy));
     return next();
   });
 

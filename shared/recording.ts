@@ -117,6 +117,58 @@ export type Webhook = z.infer<typeof webhook>;
 
 export const MAX_DURATION_DEFAULT = 14_400;
 
+const iceServer = z.strictObject({
+  urls: z
+    .union([z.string(), z.array(z.string()).min(1).max(4)])
+    .refine((value) => [value].flat().every((url) => url.length <= 512 && /^(?:stuns?|turns?):[^\s/@]+$/i.test(url)), {
+      error: 'must be stun:, turn: or turns: URLs, without credentials',
+    }),
+  username: z.string().max(512).optional(),
+  credential: z.string().max(512).optional(),
+});
+
+const pushUrl = z
+  .string()
+  .max(2048)
+  .superRefine((value, context) => {
+    const fail = (message: string) => context.addIssue({ code: 'custom', message });
+    if (!URL.canParse(value)) return fail('must be an absolute wss URL');
+    const url = new URL(value);
+    if (url.protocol !== 'wss:' && url.protocol !== 'ws:') return fail('must be a wss URL');
+    if (url.username !== '' || url.password !== '') return fail('must not carry a user name or password: use `token`');
+    if (url.hash !== '') return fail('must not have a fragment');
+  });
+
+/** As Ant Media Servers take it. */
+const streamId = z.string().regex(/^[A-Za-z0-9._-]{1,128}$/, { error: 'must have 1 to 128 of A-Z a-z 0-9 . _ -' });
+const secretText = z.string().min(1).max(4096).regex(/^[^\p{Cc}\p{Cs}]*$/u, { error: 'must have printable characters only' });
+
+/** Where a recording is pushed to while it is made. */
+export const pushRequest = z.strictObject({
+  type: z.literal('antmedia').describe('an Ant Media Server, over WebRTC'),
+  url: pushUrl
+    .optional()
+    .describe("its signalling socket, wss://host/app/websocket; by default of the host that this request came to; a query is kept sealed"),
+  app: z
+    .string()
+    .regex(/^[A-Za-z0-9_-]{1,64}$/, { error: 'must have 1 to 64 of A-Z a-z 0-9 _ -' })
+    .optional()
+    .describe('of the default URL: wss://<host>/<app>/websocket; LiveApp where it is missing'),
+  streamId: streamId.optional().describe('made up where it is missing'),
+  token: secretText.optional().describe('kept sealed'),
+  subscriberId: z.string().min(1).max(256).regex(/^[^\p{Cc}\p{Cs}]*$/u, { error: 'must have printable characters only' }).optional(),
+  subscriberCode: secretText.optional().describe('kept sealed'),
+  iceServers: z.array(iceServer).max(8).optional().describe("instead of the server's own; kept sealed"),
+  bitrate: z
+    .int()
+    .min(150_000)
+    .max(50_000_000)
+    .optional()
+    .describe('bits per second of the picture at most; there is one encoder, so the recording has no more either'),
+});
+export type PushRequest = z.infer<typeof pushRequest>;
+export const PUSHES_AT_MOST = 4;
+
 /** The body of `POST /v1/recordings`. Unknown fields are refused: a misspelt one would silently change a recording. */
 export const recordingRequest = z.strictObject({
   url: webUrl.describe('page to record, http or https'),
@@ -133,22 +185,46 @@ export const recordingRequest = z.strictObject({
   headers: headers.optional().describe("sent to the page's origin only; kept sealed"),
   cookies: z.array(cookie).max(100).optional().describe("sent to the page's origin only; kept sealed"),
   webrtc: z.enum(['proxied', 'direct']).optional().describe("the page's own WebRTC: TURN over TCP or TLS through the filter, or UDP"),
-  record: z
-    .boolean()
-    .refine((value) => value, { error: 'false needs `push`, which is not there yet' })
-    .default(true)
-    .describe('whether a file is made; false is for recordings that are only pushed, and refused yet'),
+  record: z.boolean().default(true).describe('whether a file is made; false for a recording that is only pushed'),
+  push: z.array(pushRequest).max(PUSHES_AT_MOST).optional().describe('where it is pushed to while it is made'),
   webhook: webhook.optional().describe('told of each change of state by a signed POST; kept sealed'),
   metadata: z
     .record(z.string().min(1).max(64), z.string().max(1024))
     .refine((value) => Object.keys(value).length <= 20, { error: 'at most 20 pairs' })
     .optional(),
+}).superRefine(({ record, push = [] }, context) => {
+  if (!record && push.length === 0) context.addIssue({ code: 'custom', path: ['record'], message: 'false needs `push`: there would be nothing' });
+  push.forEach(({ url, app }, i) => {
+    if (url !== undefined && app !== undefined) context.addIssue({ code: 'custom', path: ['push', i, 'app'], message: 'is for the default `url`, which is given' });
+  });
 });
 export type RecordingRequest = z.infer<typeof recordingRequest>;
 
 /** Bits per second for a picture: 0.11 bits a pixel, which is 3 Mb/s at 1280x720, 30 fps (measured: SSIM .96). */
 export const defaultVideoBitrate = (spec: { width: number; height: number; frameRate: number }): number =>
   Math.min(50_000_000, Math.max(200_000, Math.round((spec.width * spec.height * spec.frameRate * 0.11) / 1000) * 1000));
+
+/** A push without its secrets. */
+export const pushSpec = z.object({
+  type: z.literal('antmedia'),
+  /** Absolute; without its query, which may be a credential. */
+  url: z.url({ protocol: /^wss?$/ }).max(2048),
+  streamId,
+  subscriberId: z.string().optional(),
+  /** Bits per second. */
+  bitrate: z.int().optional(),
+});
+export type PushSpec = z.infer<typeof pushSpec>;
+
+/** What only the push's server may see; travels sealed. */
+export const pushSecrets = z.object({
+  /** Of its URL, with the question mark; empty for none. */
+  query: z.string().default(''),
+  token: z.string().optional(),
+  subscriberCode: z.string().optional(),
+  iceServers: z.array(iceServer).optional(),
+});
+export type PushSecrets = z.infer<typeof pushSecrets>;
 
 /** What one recording is to be, all defaults filled in; what a worker works from. No secrets in here. */
 export const recordingSpec = z.object({
@@ -164,13 +240,18 @@ export const recordingSpec = z.object({
   audioBitrate: z.int(),
   start,
   webrtc: z.enum(['proxied', 'direct']),
+  /** Whether media are stored and a file is made. */
+  record: z.boolean().default(true),
+  push: z.array(pushSpec).default([]),
 });
 export type RecordingSpec = z.infer<typeof recordingSpec>;
 
-/** What only the page's origin may see; travels sealed. */
+/** What the caller gave in confidence, for the page's origin and for each push; travels sealed. */
 export const pageSecrets = z.object({
   headers: z.record(z.string(), z.string()).default({}),
   cookies: z.array(cookie).default([]),
+  /** In the order of the spec's; missing where none has any. */
+  push: z.array(pushSecrets).optional(),
 });
 export type PageSecrets = z.infer<typeof pageSecrets>;
 

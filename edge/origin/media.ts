@@ -39,6 +39,14 @@ export function mediaBase(origin: OriginVerdict, policy: OriginPolicy): MediaBas
   return { url, step: step('scheme', scheme, allowInsecureWs ? 'ALLOW_INSECURE_WS is set' : 'all say http, and loopback is no network') };
 }
 
+/**
+ * The caller's own origin, for another server behind the same host: `wss://rec.example.com:8443`. Neither MEDIA_URL nor a path
+ * prefix of ours counts there.
+ *
+ * @throws {OriginError} as mediaBase
+ */
+export const neighbourBase = (origin: OriginVerdict, policy: OriginPolicy): string => mediaBase({ ...origin, prefix: '' }, { ...policy, mediaUrl: null }).url;
+
 /** As mediaBase, and asks for a worker where only one on this machine could reach the URL. @throws also `origin_loopback` */
 export async function reachableMediaBase(origin: OriginVerdict, policy: OriginPolicy, localWorkers: LocalWorkers | null): Promise<MediaBase> {
   const base = mediaBase(origin, policy);

@@ -1,11 +1,20 @@
 /** `POST /v1/recordings`: request to recording to job. */
 import type { Context } from 'hono';
+import { isLoopbackHost } from '../../shared/address.ts';
 import { TabreelError, type FieldIssue } from '../../shared/errors.ts';
 import { newJob, type RecordingJob } from '../../shared/job.ts';
 import { withoutQuery } from '../../shared/log.ts';
 import { mediaUrlOf } from '../../shared/origin.ts';
 import { queueRecording } from '../../shared/queue.ts';
-import { defaultVideoBitrate, newRecordingId, recordingRequest, type RecordingRequest } from '../../shared/recording.ts';
+import {
+  defaultVideoBitrate,
+  newRecordingId,
+  recordingRequest,
+  type PushSecrets,
+  type PushSpec,
+  type Recording,
+  type RecordingRequest,
+} from '../../shared/recording.ts';
 import type { RecordWebhook } from '../../shared/recording-store.ts';
 import { seal, signToken } from '../../shared/token.ts';
 import type { AppConfig, AppDeps, AppEnv } from '../app.ts';
@@ -24,30 +33,51 @@ const MAX_AHEAD_MS = 30 * 24 * 3600 * 1000;
 const CREDENTIAL_SLACK_MS = 24 * 3600 * 1000;
 
 export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
+  const { created, view } = await createFromRequest(deps, c, await readBody(c, recordingRequest), readIdempotencyKey(c));
+  return c.json(view, created ? 202 : 200, { Location: view.links.self, 'Cache-Control': 'no-store' });
+};
+
+/**
+ * Creates a recording and queues it.
+ *
+ * @param c whose origin it is made for
+ * @param request as parsed by the schema
+ * @param idempotencyKey null for none
+ * @returns the recording as the API answers it, and whether it is new
+ * @throws {TabreelError} invalid_request with every field that can't be met here; OriginError; Redis's own errors
+ */
+export async function createFromRequest(
+  deps: AppDeps,
+  c: Context<AppEnv>,
+  request: RecordingRequest,
+  idempotencyKey: string | null = null,
+): Promise<{ created: boolean; view: Recording }> {
   const { config, log, store, recordQueue, media } = deps;
-  if (media === null && config.mediaUrl === null) throw unsupported('create');
+  const { record: isRecorded } = request;
+  if (isRecorded && media === null && config.mediaUrl === null) throw unsupported('create');
   const now = deps.now();
-  const request = await readRequest(c, config, now);
+  checkRequest(request, config, now);
   const origin = c.get('origin')();
-  const { url: base } = await c.get('mediaBase')();
-  const idempotencyKey = readIdempotencyKey(c);
+  const { specs: push, secrets: pushSecrets } = pushesOf(request, c.get('neighbourBase'), now);
+  const base = isRecorded ? (await c.get('mediaBase')()).url : null;
   // one that exists already takes no room
-  const isFull = media !== null && config.mediaUrl === null && !(await hasRoom(media.storage));
+  const isFull = isRecorded && media !== null && config.mediaUrl === null && !(await hasRoom(media.storage));
   const keyHash = idempotencyKey === null ? null : await sha256(idempotencyKey);
   if (isFull && (keyHash === null || !(await store.isKnown(keyHash)))) throw storageFull();
 
   const id = newRecordingId(now);
   const startAt = request.startAt === undefined ? null : new Date(request.startAt).toISOString();
   const start = Math.max(now, startAt === null ? now : Date.parse(startAt));
-  const spec = specOf(request, config);
+  const spec = { ...specOf(request, config), push };
   const { scheme, host, port, source, prefix, hops } = origin;
   const job = newJob({
     recordingId: id,
-    mediaUrl: mediaUrlOf(base, id),
+    // one that is only pushed has its media go there
+    mediaUrl: base === null ? (push[0] as PushSpec).url : mediaUrlOf(base, id),
     credential: await signToken(config.tokenSecrets, id, 'media', start + spec.maxDuration * 1000 + CREDENTIAL_SLACK_MS),
     origin: { source, hops },
     spec,
-    sealed: await sealSecrets(request, config, id),
+    sealed: await sealSecrets(request, pushSecrets, config, id),
   });
   const created = await store.create({
     job,
@@ -77,16 +107,15 @@ export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
       mediaUrl: job.mediaUrl,
       origin: { source, hops },
       ...(startAt === null ? {} : { startAt }),
+      ...(push.length === 0 ? {} : { push: push.map(({ url, streamId }) => ({ url, streamId })) }),
     });
   }
-  const view = await viewOf(record, origin, config.tokenSecrets, now);
-  return c.json(view, created.outcome === 'created' ? 202 : 200, { Location: view.links.self, 'Cache-Control': 'no-store' });
-};
+  return { created: created.outcome === 'created', view: await viewOf(record, origin, config.tokenSecrets, now) };
+}
 
-/** @throws {TabreelError} unsupported_media_type, invalid_json or invalid_request with every field that is wrong */
-async function readRequest(c: Context, config: AppConfig, now: number): Promise<RecordingRequest> {
-  const request = await readBody(c, recordingRequest);
-  const { maxDuration, startAt, headers, cookies, webhook } = request;
+/** @throws {TabreelError} invalid_request with every field that can't be met here */
+function checkRequest(request: RecordingRequest, config: AppConfig, now: number): void {
+  const { maxDuration, startAt, headers, cookies, webhook, push = [] } = request;
   const issues: FieldIssue[] = [];
   if (maxDuration !== undefined && maxDuration > config.maxDuration) {
     issues.push({ path: 'maxDuration', message: `at most ${config.maxDuration} (MAX_DURATION)` });
@@ -94,13 +123,55 @@ async function readRequest(c: Context, config: AppConfig, now: number): Promise<
   if (startAt !== undefined && Date.parse(startAt) > now + MAX_AHEAD_MS) {
     issues.push({ path: 'startAt', message: 'at most 30 days ahead' });
   }
-  for (const [path, value] of Object.entries({ headers, cookies, webhook })) {
+  const inConfidence: [path: string, value: object | string | undefined][] = Object.entries({ headers, cookies, webhook });
+  push.forEach(({ url, token, subscriberCode, iceServers }, i) => {
+    const query = url === undefined ? '' : new URL(url).search;
+    for (const [name, value] of Object.entries({ token, subscriberCode, iceServers, ...(query === '' ? {} : { url: query }) })) {
+      inConfidence.push([`push.${i}.${name}`, value]);
+    }
+    if (url === undefined) return;
+    const { protocol, hostname } = new URL(url);
+    if (protocol === 'ws:' && !isLoopbackHost(hostname) && !config.allowInsecureWs) {
+      issues.push({ path: `push.${i}.url`, message: 'must be wss: the stream would go over the network in the clear (ALLOW_INSECURE_WS)' });
+    }
+  });
+  for (const [path, value] of inConfidence) {
     if (config.secretsKeys === null && value !== undefined && Object.keys(value).length > 0) {
-      issues.push({ path, message: 'can not be kept sealed here: the operator has to set SECRETS_KEY' });
+      const what = path.endsWith('.url') ? 'its query can' : 'can';
+      issues.push({ path, message: `${what} not be kept sealed here: the operator has to set SECRETS_KEY` });
     }
   }
   if (issues.length > 0) throw invalid(issues);
-  return request;
+}
+
+/**
+ * @param base as neighbourBase, asked only where a push names no URL
+ * @throws {TabreelError} invalid_request where two of them are one; what `base` throws
+ */
+function pushesOf({ push = [] }: RecordingRequest, base: () => string, now: number): { specs: PushSpec[]; secrets: PushSecrets[] } {
+  const secrets: PushSecrets[] = [];
+  const specs = push.map(({ type, url, app = 'LiveApp', streamId = newStreamId(now), subscriberId, bitrate, ...confidential }): PushSpec => {
+    const whole = new URL(url ?? `${base()}/${app}/websocket`);
+    secrets.push({ query: whole.search, ...confidential });
+    whole.search = '';
+    return { type, url: whole.href, streamId, ...(subscriberId === undefined ? {} : { subscriberId }), ...(bitrate === undefined ? {} : { bitrate }) };
+  });
+  const issues = specs.flatMap(({ url, streamId }, i) =>
+    specs.slice(0, i).some((other) => other.url === url && other.streamId === streamId)
+      ? [{ path: `push.${i}.streamId`, message: 'is pushed to the same `url` already' }]
+      : [],
+  );
+  if (issues.length > 0) throw invalid(issues);
+  return { specs, secrets };
+}
+
+/** As Ant Media's Media Push plugin makes it: 12 letters and digits, and the time in milliseconds. */
+export function newStreamId(now: number): string {
+  const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
+  let id = '';
+  // 248 is the largest multiple of 62 in a byte: no character is likelier than another
+  while (id.length < 12) for (const byte of crypto.getRandomValues(new Uint8Array(16))) if (byte < 248 && id.length < 12) id += alphabet[byte % 62];
+  return `${id}${now}`;
 }
 
 function readIdempotencyKey(c: Context): string | null {
@@ -112,7 +183,7 @@ function readIdempotencyKey(c: Context): string | null {
   return key;
 }
 
-const specOf = (request: RecordingRequest, config: AppConfig): RecordingJob['spec'] => ({
+const specOf = (request: RecordingRequest, config: AppConfig): Omit<RecordingJob['spec'], 'push'> => ({
   url: request.url,
   width: request.width,
   height: request.height,
@@ -123,11 +194,18 @@ const specOf = (request: RecordingRequest, config: AppConfig): RecordingJob['spe
   audioBitrate: request.audioBitrate,
   start: request.start,
   webrtc: request.webrtc ?? config.webrtc,
+  record: request.record,
 });
 
-async function sealSecrets({ headers = {}, cookies = [] }: RecordingRequest, config: AppConfig, id: string): Promise<string | null> {
-  if (config.secretsKeys === null || (Object.keys(headers).length === 0 && cookies.length === 0)) return null;
-  return seal(config.secretsKeys, id, { headers, cookies });
+async function sealSecrets(
+  { headers = {}, cookies = [] }: RecordingRequest,
+  push: readonly PushSecrets[],
+  config: AppConfig,
+  id: string,
+): Promise<string | null> {
+  const hasPush = push.some(({ query, ...others }) => query !== '' || Object.values(others).some((value) => value !== undefined));
+  if (config.secretsKeys === null || (Object.keys(headers).length === 0 && cookies.length === 0 && !hasPush)) return null;
+  return seal(config.secretsKeys, id, { headers, cookies, ...(hasPush ? { push } : {}) });
 }
 
 async function sealWebhook({ webhook }: RecordingRequest, config: AppConfig, id: string, prefix: string): Promise<RecordWebhook | null> {

@@ -39,7 +39,7 @@ export type RecorderRunOptions = {
 
 export async function startRecorder(options: RecorderRunOptions): Promise<RecorderRun> {
   const request = recordingRequest.parse({ width: 640, height: 360, ...options.request });
-  const spec = { ...request, maxDuration: request.maxDuration ?? 60, videoBitrate: request.videoBitrate ?? defaultVideoBitrate(request), webrtc: 'proxied' as const };
+  const spec = { ...request, maxDuration: request.maxDuration ?? 60, videoBitrate: request.videoBitrate ?? defaultVideoBitrate(request), webrtc: 'proxied' as const, push: [] };
   const parts: SinkPart[] = [];
   const reports: { at: number; message: FromRecorder }[] = [];
   const lines: string[] = [];

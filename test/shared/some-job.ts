@@ -19,6 +19,8 @@ export const someJob = (id: string = newRecordingId()): RecordingJob =>
       audioBitrate: 128_000,
       start: { when: 'load', timeout: 30 },
       webrtc: 'proxied',
+      record: true,
+      push: [],
     },
     sealed: null,
   });

@@ -117,7 +117,7 @@ async function start(options: Options = {}): Promise<World> {
         origin: { source: 'test', hops: 0 },
         spec: {
           url: `http://stub.test/${behaviour}`, width: 640, height: 360, frameRate: 30, maxDuration: 60, audio: true,
-          videoBitrate: 1_000_000, audioBitrate: 128_000, start: { when: 'load', timeout: 30 }, webrtc: 'proxied',
+          videoBitrate: 1_000_000, audioBitrate: 128_000, start: { when: 'load', timeout: 30 }, webrtc: 'proxied', record: true, push: [],
         },
         sealed: more.sealed ?? null,
       });
