@@ -1,5 +1,6 @@
 /** What every edge has, on whatever runtime: the recordings' records and the queues, over one client that fails fast. */
 import type { Queue } from 'bullmq';
+import { createCommandStore, type CommandStore } from '../shared/commands.ts';
 import type { FinishJob, RecordingJob } from '../shared/job.ts';
 import { createPresence, type Presence } from '../shared/presence.ts';
 import { createFinishQueue, createRecordQueue, failFastRedis } from '../shared/queue.ts';
@@ -10,6 +11,7 @@ export type Connections = {
   recordQueue: Queue<RecordingJob>;
   finishQueue: Queue<FinishJob>;
   presence: Presence;
+  commands: CommandStore;
   /** Rejects within two seconds where Redis is away. */
   ping(): Promise<void>;
   close(): Promise<void>;
@@ -25,6 +27,7 @@ export function openConnections({ redisUrl, queuePrefix }: { redisUrl: string; q
     recordQueue,
     finishQueue,
     presence: createPresence(redis, queuePrefix),
+    commands: createCommandStore(redis, queuePrefix),
     async ping() {
       await redis.ping();
     },

@@ -7,6 +7,8 @@ export type WatchListener = (kind: string) => void;
 export type Watch = {
   /** @returns ends it */
   recording(id: string, listener: WatchListener): () => void;
+  /** The same of any channel. */
+  channel(name: string, listener: WatchListener): () => void;
 };
 
 /**
@@ -28,23 +30,21 @@ export function createWatch(redis: Redis, channelOf: (id: string) => string): Wa
       () => undefined,
     );
   });
-  return {
-    recording(id, listener) {
-      const channel = channelOf(id);
-      const known = listeners.get(channel);
-      const set = known ?? new Set();
-      set.add(listener);
-      if (!known) {
-        listeners.set(channel, set);
-        // what happened before the subscription stands is what the listener reads right after it
-        redis.subscribe(channel).then(() => tell(channel, 'lost'), () => undefined);
-      }
-      return () => {
-        set.delete(listener);
-        if (set.size > 0 || listeners.get(channel) !== set) return;
-        listeners.delete(channel);
-        redis.unsubscribe(channel).catch(() => undefined);
-      };
-    },
+  const watch: Watch['channel'] = (channel, listener) => {
+    const known = listeners.get(channel);
+    const set = known ?? new Set();
+    set.add(listener);
+    if (!known) {
+      listeners.set(channel, set);
+      // what happened before the subscription stands is what the listener reads right after it
+      redis.subscribe(channel).then(() => tell(channel, 'lost'), () => undefined);
+    }
+    return () => {
+      set.delete(listener);
+      if (set.size > 0 || listeners.get(channel) !== set) return;
+      listeners.delete(channel);
+      redis.unsubscribe(channel).catch(() => undefined);
+    };
   };
+  return { recording: (id, listener) => watch(channelOf(id), listener), channel: watch };
 }

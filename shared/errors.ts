@@ -21,6 +21,17 @@ export const errorKinds = {
   range_not_satisfiable: { blame: 'caller', retryable: false, status: 416, title: 'The range lies outside the file' },
   too_many_markers: { blame: 'caller', retryable: false, status: 409, title: 'The recording has as many markers as it can have' },
   illegal_state: { blame: 'caller', retryable: false, status: 409, title: 'The recording is not in a state that allows this' },
+  // scripts for a recording's page
+  script_threw: { blame: 'caller', retryable: false, status: 422, title: 'The script threw' },
+  script_timeout: { blame: 'caller', retryable: false, status: 422, title: 'The script did not come to its end in time' },
+  result_not_json: { blame: 'caller', retryable: false, status: 422, title: "The script's result is not JSON" },
+  result_too_large: { blame: 'caller', retryable: false, status: 422, title: "The script's result is too large" },
+  page_not_open: { blame: 'caller', retryable: true, status: 409, title: 'The page is not open yet' },
+  page_navigated: { blame: 'target', retryable: false, status: 409, title: 'The page went elsewhere while the script ran' },
+  page_gone: { blame: 'caller', retryable: false, status: 409, title: 'The page was closed while the script ran' },
+  too_many_commands: { blame: 'caller', retryable: true, status: 429, title: 'Too many scripts wait for this page' },
+  command_not_taken: { blame: 'service', retryable: true, status: 503, title: 'No worker took the script: it was not run' },
+  command_lost: { blame: 'service', retryable: false, status: 504, title: 'The worker did not answer: the script may have been run' },
   idempotency_conflict: { blame: 'caller', retryable: false, status: 409, title: 'The Idempotency-Key was used with another body' },
   // the external origin: 400 for what the client did, 421 for what the operator must mend
   origin_host_missing: { blame: 'caller', retryable: false, status: 400, title: 'The request names no host' },

@@ -3,6 +3,7 @@
  * record, tells it what is wanted, and sees to it that it ends. What becomes of the recording is decided here: whether it is
  * over, or goes on with another attempt (shared/recovery.ts); where the worker dies, by the reconciler.
  */
+import type { CommandStore } from '../shared/commands.ts';
 import { asTabreelError, TabreelError } from '../shared/errors.ts';
 import type { RecordingJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
@@ -10,6 +11,7 @@ import { noStats, type DesiredState, type PageSecrets, type RecordingError, type
 import type { Change, Changed, Claim, Progress, RecordingRecord, RecordingStore } from '../shared/recording-store.ts';
 import { FUTILE_AT_MOST, helpsToRetry, isTimeOver, retryDelay, retryTimes, type RetryTimes } from '../shared/recovery.ts';
 import { createTimeline } from './attempt-timeline.ts';
+import { createCommandRelay } from './command-relay.ts';
 import type { AttemptMedia } from './media-metrics.ts';
 import { persist } from './persist.ts';
 import type { FromRecorder, RecorderSettings } from './process-protocol.ts';
@@ -55,6 +57,7 @@ export type AttemptOptions = {
   settings: RecorderSettings;
   pool: RecorderPool;
   store: RecordingStore;
+  commands: CommandStore;
   /** Takes what the recording's media sockets count; told when the attempt is over. */
   media: AttemptMedia;
   /** Queues the recording for the finaliser. */
@@ -72,6 +75,8 @@ export type AttemptOptions = {
 export type Attempt = {
   /** Asks at once what is wanted, rather than with the next beat. */
   look(): void;
+  /** A script for the page: see shared/commands.ts. */
+  command(commandId: string): void;
   /** The worker leaves: the capture ends in good order, and another worker goes on with the recording. */
   leave(): void;
   /** Resolves once what became of the recording is written. Never rejects. */
@@ -92,6 +97,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
   const times = { ...attemptTimes, ...options.times };
   const now = () => Date.now() + clockOffset;
 
+  const relay = createCommandRelay(id, attempt, options.commands, log);
   let recorder: RecorderProcess | null = null;
   let exited = false;
   /** What is written from then on is the end, or the release, and nothing after it. */
@@ -237,6 +243,9 @@ export function startAttempt(options: AttemptOptions): Attempt {
         mediaWaits = message.counts.waitingBytes > 0;
         mediaSent ||= message.counts.sentParts > 0;
         break;
+      case 'command':
+        relay.answered(message.id, message.reply);
+        break;
       case 'log':
         if (pendingLines < MAX_PENDING_LINES) tell(store.log(id, message.message, attempt));
         break;
@@ -288,6 +297,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
       if (abandonedAt !== null) recorder.send({ type: 'abandon' });
       const exit = await recorder.exited;
       exited = true;
+      relay.over();
       if (ended !== null) return null;
       const how = killedFor ?? (exit.signal === null ? `it exited with ${exit.code}` : `it was ended by ${exit.signal}, as by a machine short of memory`);
       return new TabreelError('worker_lost', `The process of the recording was lost: ${how}`);
@@ -422,6 +432,12 @@ export function startAttempt(options: AttemptOptions): Attempt {
 
   return {
     look,
+    command: (commandId) =>
+      relay.take(commandId, (message) => {
+        if (recorder === null || exited) return false;
+        recorder.send(message);
+        return true;
+      }),
     leave() {
       if (leaving) return;
       leaving = true;

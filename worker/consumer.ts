@@ -1,6 +1,7 @@
 /** Takes recordings from the queue, as many at once as there are slots, and runs each as an attempt in its own process. */
 import { DelayedError, Worker, type Job } from 'bullmq';
 import type { Redis } from 'ioredis';
+import { commandIn, createCommandStore } from '../shared/commands.ts';
 import { asTabreelError, TabreelError } from '../shared/errors.ts';
 import { newFinishJob, parseJob, type FinishJob, type RecordingJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
@@ -75,7 +76,11 @@ export function startConsumer(options: ConsumerOptions): Consumer {
   let begun = 0;
   let draining = false;
 
+  const commands = createCommandStore(redis, config.queuePrefix);
+
   const onMessage = (channel: string, event: string) => {
+    const commandId = commandIn(event);
+    if (commandId !== null) attempts.get(channel)?.command(commandId);
     // the beat's answer says what is wanted: a signal only makes it come sooner
     if (event === 'desired' || event === 'state') attempts.get(channel)?.look();
   };
@@ -111,6 +116,7 @@ export function startConsumer(options: ConsumerOptions): Consumer {
       settings,
       pool,
       store,
+      commands,
       media: options.media.attempt(),
       finish: (action) => finish(id, action),
       again: (next, delay) => again(recording, next, delay),

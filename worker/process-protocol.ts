@@ -1,4 +1,5 @@
 /** What the worker and the child process of one recording tell each other, over Node's IPC channel. */
+import type { Command, CommandReply } from '../shared/commands.ts';
 import type { RecordingJob } from '../shared/job.ts';
 import type { LogLevel } from '../shared/log.ts';
 import type { FoundBrowser } from './browser/find.ts';
@@ -64,6 +65,8 @@ export type ToRecorder =
   /** Cut out what follows, until `resume`; both idempotent, and good before the first picture too. */
   | { type: 'pause' }
   | { type: 'resume' }
+  /** Run a script in the page; answered by `command`. */
+  | { type: 'command'; id: string; command: Command }
   /** Instead of `start`: measure by how much the engine's sound comes late on this machine. */
   | { type: 'calibrate'; settings: RecorderSettings }
   /** End the capture, send what is there, and finish; idempotent. */
@@ -95,6 +98,8 @@ export type FromRecorder =
   | { type: 'warning'; code: string; message: string }
   /** The whole of what the sink has counted in this attempt; at most once a second, where it changed, and at the end. */
   | { type: 'media'; counts: MediaSocketCounts }
+  /** What a command came to; none goes without, but those of a process that dies. */
+  | { type: 'command'; id: string; reply: CommandReply }
   /** A line for those who watch. */
   | { type: 'log'; message: string }
   /** The answer to `calibrate`; empty where it could not be measured. */

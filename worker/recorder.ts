@@ -6,6 +6,7 @@ import type { RecordingJob } from '../shared/job.ts';
 import { withoutQuery, type Log } from '../shared/log.ts';
 import type { CaptureEngineName, PageSecrets } from '../shared/recording.ts';
 import { abortable } from './abortable.ts';
+import type { PageCommands } from './commands.ts';
 import type { FoundBrowser } from './browser/find.ts';
 import { launchBrowser } from './browser/launch.ts';
 import { openPage } from './browser/page.ts';
@@ -45,6 +46,8 @@ export type RecorderOptions = {
   continues: Continuation;
   /** Whether it is wanted to pause, now and later. */
   pausing: Pausing;
+  /** Scripts for the page, once it is there. */
+  commands: PageCommands;
   sink: Sink;
   log: Log;
   report(message: FromRecorder): void;
@@ -254,6 +257,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
   let capture: Capture | null = name === 'tab' ? await target.attach(events) : null;
   const page = await openPage(target.page, spec, options.secrets, proxy, opening);
   log.info('page_opened', { page: withoutQuery(spec.url) });
+  await options.commands.open(target.page);
   void page.over.then(() => over.resolve());
   capture ??= await target.attach(events);
   await using live = capture;
@@ -330,6 +334,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
     failure = error;
   });
   isOver = true;
+  options.commands.close();
   supervision.end();
   thumbnail.wait();
   if (options.abandon.aborted) return;

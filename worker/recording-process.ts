@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { TabreelError } from '../shared/errors.ts';
 import { createLog, type Log } from '../shared/log.ts';
 import { measureSoundDelay } from './calibration.ts';
+import { createPageCommands } from './commands.ts';
 import { createPausing } from './pausing.ts';
 import { isProcessDirectory } from './leftovers.ts';
 import type { FromRecorder, RecorderSettings, ToRecorder } from './process-protocol.ts';
@@ -20,6 +21,7 @@ const report = (message: FromRecorder) => {
 const stop = new AbortController();
 const abandon = new AbortController();
 const pausing = createPausing();
+const commands = createPageCommands();
 let started = false;
 
 process.on('message', (message: ToRecorder) => {
@@ -27,6 +29,7 @@ process.on('message', (message: ToRecorder) => {
   else if (message.type === 'abandon') abandon.abort(new TabreelError('internal', 'abandoned'));
   else if (message.type === 'pause') pausing.set(true);
   else if (message.type === 'resume') pausing.set(false);
+  else if (message.type === 'command') void commands.run(message.command).then((reply) => report({ type: 'command', id: message.id, reply }));
   else if (!started && message.type === 'start') {
     started = true;
     pausing.set(message.paused);
@@ -80,7 +83,7 @@ async function run({ job, attempt, secrets, settings, continues }: Extract<ToRec
   }, 1000);
   // a sink that fails before anybody listens must not end the process
   sink.failed.catch(() => undefined);
-  await record({ job, attempt, secrets, settings, continues, pausing, sink, log, report, stop: stop.signal, abandon: abandon.signal });
+  await record({ job, attempt, secrets, settings, continues, pausing, commands, sink, log, report, stop: stop.signal, abandon: abandon.signal });
   await sink[Symbol.asyncDispose]();
   tellCounts();
   clearInterval(alive);

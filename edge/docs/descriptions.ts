@@ -4,6 +4,7 @@ import { resolver } from 'hono-openapi';
 import { z } from 'zod';
 import { manifest } from '../finish/manifest.ts';
 import { originStep, problem } from '../problem.ts';
+import { commandRequest } from '../../shared/commands.ts';
 import { externalOrigin, markerRequest, recording, recordingRequest, recordingStates } from '../../shared/recording.ts';
 
 type Description = Parameters<typeof describeRoute>[0];
@@ -21,8 +22,11 @@ const texts: Readonly<Record<number, string>> = {
   415: 'The body is not application/json',
   416: 'The range lies outside the file',
   421: 'The operator has something to mend, so that the external origin can be told or media may go there',
+  422: 'The script threw, ran too long, or its result is not JSON or too large: `code` says which',
+  429: 'Too many scripts wait for this page',
   501: 'This deployment takes no media, and MEDIA_URL is not set',
   503: 'Redis is out of reach; try again',
+  504: 'The worker did not answer: the script may have been run',
   507: 'The storage is full',
 };
 const problems = (...statuses: number[]): Responses =>
@@ -142,6 +146,21 @@ export const markersDescription: Description = {
   parameters: [id],
   requestBody: { required: true, content: { 'application/json': { schema: resolver(markerRequest, { io: 'input' }) } } },
   responses: { 200: json('The recording', recording), ...problems(400, 404, 409, 413, 415, 421, 503) },
+};
+
+export const commandsDescription: Description = {
+  tags,
+  summary: 'Run a script in the page',
+  description:
+    'While the page is open, on whichever worker it is. In the top frame, among the scripts of the page itself. Never run twice; one at a time, others wait. ' +
+    'A 503 `command_not_taken` was not run; a 504 `command_lost` may have been.',
+  operationId: 'runCommand',
+  parameters: [id],
+  requestBody: { required: true, content: { 'application/json': { schema: resolver(commandRequest, { io: 'input' }) } } },
+  responses: {
+    200: json('What the script came to', z.object({ result: z.unknown().describe('JSON; null for undefined') })),
+    ...problems(400, 404, 409, 413, 415, 422, 429, 501, 503, 504),
+  },
 };
 
 export const deleteDescription: Description = {

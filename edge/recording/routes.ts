@@ -6,6 +6,7 @@ import type { AppDeps, AppEnv } from '../app.ts';
 import * as described from '../docs/descriptions.ts';
 import { problemResponse } from '../problem.ts';
 import { unsupported } from '../unsupported.ts';
+import { runCommand } from './commands.ts';
 import { cancelRecording, deleteRecording, getRecording, listRecordings, markRecording, pauseRecording, resumeRecording, stopRecording } from './control.ts';
 import { createRecording } from './create.ts';
 import { recordingEvents } from './events.ts';
@@ -23,6 +24,7 @@ export function recordingRoutes(deps: AppDeps): Hono<AppEnv> {
     .post('/:id/resume', describeRoute(described.resumeDescription), resumeRecording(deps))
     .post('/:id/cancel', describeRoute(described.cancelDescription), cancelRecording(deps))
     .post('/:id/markers', describeRoute(described.markersDescription), markRecording(deps))
+    .post('/:id/commands', describeRoute(described.commandsDescription), runCommand(deps))
     .delete('/:id', describeRoute(described.deleteDescription), deleteRecording(deps))
     .get('/:id/events', describeRoute(described.eventsDescription), served(recordingEvents))
     .get('/:id/live.m3u8', describeRoute(described.playlistDescription), served(getPlaylist))

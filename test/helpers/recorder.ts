@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { createLog } from '../../shared/log.ts';
 import { recordingRequest, defaultVideoBitrate, type CaptureEngineName, type RecordingRequest } from '../../shared/recording.ts';
 import { findBrowser } from '../../worker/browser/find.ts';
+import { createPageCommands } from '../../worker/commands.ts';
 import { createPausing } from '../../worker/pausing.ts';
 import type { Continuation, FromRecorder, RecorderSettings } from '../../worker/process-protocol.ts';
 import { record } from '../../worker/recorder.ts';
@@ -108,6 +109,7 @@ export async function startRecorder(options: RecorderRunOptions): Promise<Record
     } as RecorderSettings,
     continues: { startedAt: null, pausedMs: 0, pausedAt: null, clockOffset: 0, ...options.continues },
     pausing,
+    commands: createPageCommands(),
     sink,
     log: createLog('debug', (line) => lines.push(line)),
     report(message) {
