@@ -254,6 +254,17 @@ emit('log', cjson.encode({ level = 'warn', message = ARGV[5], at = ARGV[3] }))
 return 1
 `;
 
+export const pushScript = `
+if redis.call('EXISTS', record) == 0 or not ${isOfNewest(7)} then return 0 end
+local field = 'push:' .. ARGV[4]
+if redis.call('HGET', record, field) == ARGV[5] then return 0 end
+redis.call('HSET', record, field, ARGV[5])
+local data = cjson.decode(ARGV[6])
+data.at = ARGV[3]
+emit('push', cjson.encode(data))
+return 1
+`;
+
 export const logScript = `
 if redis.call('EXISTS', record) == 0 or not ${isOfNewest(5)} then return 0 end
 emit('log', cjson.encode({ level = 'info', message = ARGV[4], at = ARGV[3] }))

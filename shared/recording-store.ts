@@ -19,6 +19,7 @@ import {
   orphanScript,
   overdueScript,
   preamble,
+  pushScript,
   recordingKeys,
   releaseScript,
   removeScript,
@@ -34,6 +35,7 @@ import {
   MARKERS_AT_MOST,
   noStats,
   pause,
+  pushStates,
   recordingError,
   recordingFile,
   recordingStates,
@@ -44,6 +46,8 @@ import {
   type DesiredState,
   type Marker,
   type Pause,
+  type PushSpec,
+  type PushState,
   type RecordingError,
   type RecordingFile,
   type RecordingState,
@@ -95,9 +99,14 @@ const record = z.object({
   released: z.string().transform(Number).optional(),
   webhook: json(recordWebhook).optional(),
 });
-export type RecordingRecord = z.infer<typeof record> & { warnings: string[] };
+/** @property error why it is `reconnecting` or `failed` */
+export type PushStanding = { state: PushState; error?: RecordingError | undefined };
+const pushStanding = json(z.object({ state: z.enum(pushStates), error: recordingError.optional() }));
 
-export type RecordingEvent = { id: string; type: 'state' | 'stats' | 'log'; data: string };
+/** @property pushes by their place in the spec; missing where nothing was heard of one */
+export type RecordingRecord = z.infer<typeof record> & { warnings: string[]; pushes: Partial<Record<number, PushStanding>> };
+
+export type RecordingEvent = { id: string; type: 'state' | 'stats' | 'log' | 'push'; data: string };
 
 export type NewRecording = {
   job: RecordingJob;
@@ -348,6 +357,14 @@ export function createRecordingStore(redis: Redis, prefix: string) {
       await run(warnScript, id, [code, message, attempt ?? '']);
     },
 
+    /**
+     * How a push stands. Those who watch are told where it is another state than before.
+     * @param index in the spec @param attempt as in Change
+     */
+    async push(id: string, index: number, standing: PushStanding, { url, streamId }: Pick<PushSpec, 'url' | 'streamId'>, attempt: number): Promise<void> {
+      await run(pushScript, id, [index, JSON.stringify(standing), JSON.stringify({ index, url, streamId, ...standing }), attempt]);
+    },
+
     /** A line for those who watch. @param attempt as in Change */
     async log(id: string, message: string, attempt?: number): Promise<void> {
       await run(logScript, id, [message, attempt ?? '']);
@@ -393,7 +410,10 @@ export function timeOf(id: string): number {
 function parseRecord(fields: Record<string, string>): RecordingRecord | null {
   if (fields['id'] === undefined) return null;
   const warnings = Object.entries(fields).flatMap(([name, value]) => (name.startsWith('warning:') ? [value] : []));
-  return { ...record.parse(fields), warnings };
+  const pushes = Object.fromEntries(
+    Object.entries(fields).flatMap(([name, value]) => (name.startsWith('push:') ? [[Number(name.slice(5)), pushStanding.parse(value)]] : [])),
+  );
+  return { ...record.parse(fields), warnings, pushes };
 }
 
 /** What the record knows of progress, with nothing yet for nothing known. */

@@ -211,8 +211,6 @@ export const pushSpec = z.object({
   url: z.url({ protocol: /^wss?$/ }).max(2048),
   streamId,
   subscriberId: z.string().optional(),
-  /** Bits per second. */
-  bitrate: z.int().optional(),
 });
 export type PushSpec = z.infer<typeof pushSpec>;
 
@@ -263,6 +261,36 @@ export const recordingError = z.object({
 });
 export type RecordingError = z.infer<typeof recordingError>;
 
+export const pushStates = ['waiting', 'connecting', 'publishing', 'live', 'reconnecting', 'ended', 'failed'] as const;
+export type PushState = (typeof pushStates)[number];
+
+/** Of the running attempt, or the last one. */
+export const pushStats = z.object({
+  bitrate: z.int().describe('bits that left in the last second, all streams and retransmissions together'),
+  targetBitrate: z.int().describe('what the way is thought to bear, bits per second'),
+  framesSent: z.int(),
+  framesDropped: z.int().describe('left out because the way is too slow, up to the next key frame'),
+  packetsSent: z.int(),
+  packetsResent: z.int(),
+  packetsLost: z.int().describe('as the receiver reports it'),
+  roundTrip: z.number().nullable().describe('seconds'),
+  keyFrameRequests: z.int().describe('made by the receiver'),
+  reconnects: z.int().describe('sessions after the first one in which media arrived'),
+});
+export type PushStats = z.infer<typeof pushStats>;
+
+/** A push as the API answers it. */
+export const push = z.object({
+  type: z.literal('antmedia'),
+  url: z.string().describe('without its query'),
+  streamId: z.string(),
+  state: z
+    .enum(pushStates)
+    .describe('waiting until the first picture; publishing when the media connection is there, live when the receiver has acknowledged media'),
+  error: recordingError.optional().describe('why it is `reconnecting` or `failed`'),
+  stats: pushStats.nullable(),
+});
+
 export const recordingStats = z.object({
   /** Pictures in the media that was made, repeats of a still page included. */
   frames: z.int(),
@@ -278,6 +306,8 @@ export const recordingStats = z.object({
   avDrift: z.number(),
   /** Seconds between now and the end of what is stored. */
   lagSeconds: z.number(),
+  /** Of each push, in their order; missing where there is none, or none has begun. */
+  push: z.array(pushStats).optional(),
 });
 export type RecordingStats = z.infer<typeof recordingStats>;
 export const noStats: RecordingStats = { frames: 0, dropped: 0, bytes: 0, fps: 0, bitrate: 0, avDrift: 0, lagSeconds: 0 };
@@ -351,6 +381,7 @@ export const recording = z.object({
   stats: recordingStats,
   error: recordingError.optional(),
   warnings: z.array(z.string()),
+  push: z.array(push).describe('where it is pushed to'),
   markers: z.array(marker),
   pauses: z.array(pause),
   verification: verification.nullable().describe('of the file, once it is finished'),

@@ -24,7 +24,7 @@ export function retryDelay(futile: number, times: RetryTimes = retryTimes): numb
   return Math.round(most / 2 + (Math.random() * most) / 2);
 }
 
-/** What no other attempt can mend: it would lose as much again. */
+/** What no other attempt can mend: it would lose as much again. Nor would one mend a push, which has tried anew by itself. */
 const terminal: ReadonlySet<string> = new Set<ErrorCode>(['media_backlog', 'storage_full']);
 
 /**
@@ -32,7 +32,7 @@ const terminal: ReadonlySet<string> = new Set<ErrorCode>(['media_backlog', 'stor
  * @param kept whether earlier attempts or this one stored anything: what is worth keeping is worth going on with, whatever is wrong now
  */
 export const helpsToRetry = (error: RecordingError, kept: boolean): boolean =>
-  !terminal.has(error.code) && error.blame !== 'caller' && (kept || error.retryable);
+  !terminal.has(error.code) && !error.code.startsWith('push_') && error.blame !== 'caller' && (kept || error.retryable);
 
 /** Whether the recording's longest time is over. @param now milliseconds since the epoch by the clock of Redis */
 export const isTimeOver = ({ startedAt, job }: Pick<RecordingRecord, 'startedAt' | 'job'>, now: number): boolean =>

@@ -7,8 +7,8 @@ import type { CommandStore } from '../shared/commands.ts';
 import { asTabreelError, TabreelError } from '../shared/errors.ts';
 import type { RecordingJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
-import { noStats, type DesiredState, type PageSecrets, type RecordingError, type RecordingState, type RecordingStats } from '../shared/recording.ts';
-import type { Change, Changed, Claim, Progress, RecordingRecord, RecordingStore } from '../shared/recording-store.ts';
+import { noStats, type DesiredState, type PageSecrets, type PushSpec, type RecordingError, type RecordingState, type RecordingStats } from '../shared/recording.ts';
+import type { Change, Changed, Claim, Progress, PushStanding, RecordingRecord, RecordingStore } from '../shared/recording-store.ts';
 import { FUTILE_AT_MOST, helpsToRetry, isTimeOver, retryDelay, retryTimes, type RetryTimes } from '../shared/recovery.ts';
 import { createTimeline } from './attempt-timeline.ts';
 import { createCommandRelay } from './command-relay.ts';
@@ -212,6 +212,15 @@ export function startAttempt(options: AttemptOptions): Attempt {
     write.catch((error: unknown) => log.warn('a line for watchers is lost', { error })).finally(() => (pendingLines -= 1));
   };
 
+  /** What is not written yet; of each push only the newest waits while Redis is away. */
+  const standings = new Map<number, PushStanding>();
+  const writePushes = single(async () => {
+    for (const [index, standing] of standings) {
+      await store.push(id, index, standing, job.spec.push[index] as PushSpec, attempt);
+      if (standings.get(index) === standing) standings.delete(index);
+    }
+  });
+
   const hear = (message: FromRecorder) => {
     heardAt = Date.now();
     switch (message.type) {
@@ -230,6 +239,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
       case 'progress':
         if (message.storedSegments > progress.storedSegments || message.stats.bytes > progress.stats.bytes) storedAt = heardAt;
         progress = message;
+        options.media.pushes(message.stats.push ?? []);
         unwritten = true;
         break;
       case 'warning':
@@ -243,6 +253,16 @@ export function startAttempt(options: AttemptOptions): Attempt {
         mediaWaits = message.counts.waitingBytes > 0;
         mediaSent ||= message.counts.sentParts > 0;
         break;
+      case 'push': {
+        const { index, state, error } = message;
+        const spec = job.spec.push[index];
+        log[state === 'failed' ? 'error' : 'info']('push', { streamId: spec?.streamId, state, ...(error === null ? {} : { error }) });
+        options.media.push(index, state);
+        if (spec === undefined) break;
+        standings.set(index, { state, ...(error === null ? {} : { error }) });
+        writePushes();
+        break;
+      }
       case 'command':
         relay.answered(message.id, message.reply);
         break;
@@ -272,6 +292,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
     }
     beat();
     writeTimeline();
+    if (standings.size > 0) writePushes();
   };
 
   /** Where an earlier attempt had TLS, this one doesn't go without. */
@@ -382,7 +403,8 @@ export function startAttempt(options: AttemptOptions): Attempt {
     unwritten = false; // what follows is newer
     const last = ended ?? { ...progress, error: lost?.toRecordingError() ?? null };
     const { error } = last;
-    const kept = before.kept || last.storedSegments > 0;
+    // of one that is only pushed nothing is, once it has begun
+    const kept = before.kept || last.storedSegments > 0 || (!job.spec.record && timeline.startedAt() !== null);
     const summary = { wanted, error, storedSegments: last.storedSegments, duration: last.duration };
 
     if (wanted === 'recording' || wanted === 'paused') {

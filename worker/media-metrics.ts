@@ -1,10 +1,14 @@
-/** The media sockets of all recordings of this worker, for its metrics: each recording's process tells its own. */
+/** The media sockets and pushes of all recordings of this worker, for its metrics: each recording's process tells its own. */
 import { metricText } from '../shared/metrics.ts';
+import type { PushState, PushStats } from '../shared/recording.ts';
 import { noCounts, roundTripBuckets, type DialOutcome, type MediaSocketCounts } from './sink/media-counts.ts';
 
 export type AttemptMedia = {
   /** The whole of what the attempt has counted so far. */
   update(counts: MediaSocketCounts): void;
+  /** A push of it has another state; and what all of them have counted so far. */
+  push(index: number, state: PushState): void;
+  pushes(stats: readonly PushStats[]): void;
   /** The attempt is over, however its process ended. */
   over(): void;
 };
@@ -18,16 +22,21 @@ export type MediaMetrics = {
 export function createMediaMetrics(): MediaMetrics {
   /** Of attempts that are over. */
   const past = noCounts();
-  const running = new Set<{ counts: MediaSocketCounts }>();
+  const running = new Set<{ counts: MediaSocketCounts; states: PushState[]; pushes: readonly PushStats[] }>();
+  const pastPushes = noPushCounts();
 
   return {
     attempt() {
-      const own = { counts: noCounts() };
+      const own: { counts: MediaSocketCounts; states: PushState[]; pushes: readonly PushStats[] } = { counts: noCounts(), states: [], pushes: [] };
       running.add(own);
       return {
         update: (counts) => void (own.counts = counts),
+        push: (index, state) => void (own.states[index] = state),
+        pushes: (stats) => void (own.pushes = stats),
         over() {
-          if (running.delete(own)) add(past, own.counts);
+          if (!running.delete(own)) return;
+          add(past, own.counts);
+          addPushes(pastPushes, own.pushes);
         },
       };
     },
@@ -37,18 +46,29 @@ export function createMediaMetrics(): MediaMetrics {
       add(all, past);
       let open = 0;
       let pressure = 0;
-      for (const { counts } of running) {
+      const sum = noPushCounts();
+      Object.assign(sum, pastPushes);
+      const states: Partial<Record<PushState, number>> = { connecting: 0, publishing: 0, live: 0, reconnecting: 0 };
+      let bitrate = 0;
+      let trip = 0;
+      for (const { counts, states: own, pushes } of running) {
+        for (const state of own) if (states[state] !== undefined) states[state] += 1;
+        addPushes(sum, pushes);
+        for (const push of pushes) {
+          bitrate += push.bitrate;
+          trip = Math.max(trip, push.roundTrip ?? 0);
+        }
         add(all, counts);
         if (counts.open) open += 1;
         all.waitingBytes += counts.waitingBytes;
         all.spooledBytes += counts.spooledBytes;
         pressure = Math.max(pressure, counts.pressure);
       }
-      const { count, sum, within } = all.roundTrips;
+      const { count, sum: seconds, within } = all.roundTrips;
       const roundTrips = [
         ...roundTripBuckets.map((le, i) => ({ suffix: '_bucket', labels: { le }, value: within[i] ?? 0 })),
         { suffix: '_bucket', labels: { le: '+Inf' }, value: count },
-        { suffix: '_sum', value: sum },
+        { suffix: '_sum', value: seconds },
         { suffix: '_count', value: count },
       ];
       const dials = Object.entries(all.outcomes).map(([outcome, value]) => ({ labels: { outcome }, value }));
@@ -61,6 +81,10 @@ export function createMediaMetrics(): MediaMetrics {
         metricText('tabreel_worker_media_spooled_bytes', 'gauge', 'Media that waits on disk.', [{ value: all.spooledBytes }]),
         metricText('tabreel_worker_media_pressure', 'gauge', 'Share of the room for waiting media that is taken, 0 to 1, in the recording where it is greatest.', [{ value: pressure }]),
         metricText('tabreel_worker_media_round_trip_seconds', 'histogram', 'Pings of media sockets.', roundTrips),
+        metricText('tabreel_worker_pushes', 'gauge', 'Pushes that run, by their state.', Object.entries(states).map(([state, value]) => ({ labels: { state }, value }))),
+        metricText('tabreel_worker_push_bitrate', 'gauge', 'Bits per second that leave, all pushes together.', [{ value: bitrate }]),
+        metricText('tabreel_worker_push_round_trip_seconds', 'gauge', 'Round trip of the push where it is longest.', [{ value: trip }]),
+        ...(Object.keys(pushCounters) as PushCounter[]).map((name) => metricText(`tabreel_worker_push_${snake(name)}_total`, 'counter', pushCounters[name], [{ value: sum[name] }])),
       ].join('');
     },
   };
@@ -76,3 +100,21 @@ function add(to: MediaSocketCounts, counts: MediaSocketCounts): void {
   to.roundTrips.sum += counts.roundTrips.sum;
   counts.roundTrips.within.forEach((value, i) => (to.roundTrips.within[i] = (to.roundTrips.within[i] ?? 0) + value));
 }
+
+const pushCounters = {
+  framesSent: 'Pictures that were pushed.',
+  framesDropped: 'Pictures that a push left out.',
+  packetsSent: 'RTP packets that pushes sent.',
+  packetsResent: 'RTP packets that pushes sent again.',
+  packetsLost: 'RTP packets of pushes that their receivers report as lost.',
+  keyFrameRequests: 'Key frames that receivers of pushes asked for.',
+  reconnects: 'Sessions of pushes after their first one in which media arrived.',
+} as const satisfies Partial<Record<keyof PushStats, string>>;
+type PushCounter = keyof typeof pushCounters;
+
+const noPushCounts = (): Record<PushCounter, number> =>
+  ({ framesSent: 0, framesDropped: 0, packetsSent: 0, packetsResent: 0, packetsLost: 0, keyFrameRequests: 0, reconnects: 0 });
+function addPushes(to: Record<PushCounter, number>, pushes: readonly PushStats[]): void {
+  for (const push of pushes) for (const name of Object.keys(to) as PushCounter[]) to[name] += push[name];
+}
+const snake = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);

@@ -6,7 +6,7 @@ import type { FoundBrowser } from './browser/find.ts';
 import type { SpoolPlace } from './sink/backlog.ts';
 import type { MediaSocketCounts } from './sink/media-counts.ts';
 import type { MediaSocketLimits } from './sink/media-socket.ts';
-import type { CaptureEngineName, PageSecrets, RecordingError, RecordingStats } from '../shared/recording.ts';
+import type { CaptureEngineName, PageSecrets, PushState, RecordingError, RecordingStats } from '../shared/recording.ts';
 
 /** The part of the worker's settings that one recording needs; the child reads no environment. */
 export type RecorderSettings = {
@@ -98,6 +98,8 @@ export type FromRecorder =
   | { type: 'warning'; code: string; message: string }
   /** The whole of what the sink has counted in this attempt; at most once a second, where it changed, and at the end. */
   | { type: 'media'; counts: MediaSocketCounts }
+  /** A push has another state. @property index in the spec */
+  | { type: 'push'; index: number; state: PushState; error: RecordingError | null }
   /** What a command came to; none goes without, but those of a process that dies. */
   | { type: 'command'; id: string; reply: CommandReply }
   /** A line for those who watch. */

@@ -19,6 +19,7 @@ import { monotonicMicros } from './media/clock.ts';
 import { createSections } from './media/sections.ts';
 import { startProxy } from './outbound/proxy.ts';
 import { createPace } from './pace.ts';
+import { createPushing, type Pushing } from './pushing.ts';
 import type { Pausing } from './pausing.ts';
 import type { Continuation, FromRecorder, RecorderSettings } from './process-protocol.ts';
 import { startSupervision, type Supervision } from './supervision.ts';
@@ -64,6 +65,7 @@ export async function record(options: RecorderOptions): Promise<void> {
     duration: 0,
     pace: createPace(),
     error: null,
+    pushing: null,
     clock: createWallClock(continues.clockOffset),
     limit: null,
     limitFrom(at) {
@@ -94,7 +96,7 @@ export async function record(options: RecorderOptions): Promise<void> {
   report({
     type: 'ended',
     error: run.error?.toRecordingError() ?? null,
-    stats: { ...run.pace.stats(), bytes: storedBytes },
+    stats: { ...run.pace.stats(), bytes: storedBytes, ...pushStatsOf(run) },
     duration: run.duration / 1e6,
     storedSegments,
   });
@@ -105,12 +107,19 @@ type Run = {
   duration: number;
   pace: ReturnType<typeof createPace>;
   error: TabreelError | null;
+  /** What was pushed last, and may still be. */
+  pushing: Pushing | null;
   clock: WallClock;
   /** Monotonic microseconds at which maxDuration is over; null before it has begun. */
   limit: number | null;
   limitFrom(at: number): void;
   /** Aborted when the recording is to end, for whatever reason but an error. */
   ending: AbortSignal;
+};
+
+const pushStatsOf = ({ pushing }: Run) => {
+  const push = pushing?.stats() ?? [];
+  return push.length === 0 ? {} : { push };
 };
 
 /** Tries the engines that the browser offers, the best first; only one that can't capture the page at all is passed over. */
@@ -190,18 +199,37 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
   const deliver = (part: SinkPart) => {
     run.pace.delivered(part.payload.length, part.header.type === 'segment' ? part.header.frames : 0);
     sink.push(part);
+    if (!spec.record) return;
     mediaBytes += part.payload.length;
     if (!settings.maxSize || mediaBytes < settings.maxSize || isOver) return;
     isOver = true;
     report({ type: 'warning', code: 'size_limit', message: `The recording ended at ${mediaBytes} bytes of media: MAX_SIZE is ${settings.maxSize}` });
     over.resolve();
   };
+  const soundDelay = (settings.soundDelay[name] ?? 0) * 1000;
+  let capture: Capture | null = null;
+  const pushing = createPushing({
+    spec,
+    secrets: options.secrets.push ?? [],
+    hears: engine.deafTo !== 'all sound',
+    soundDelay,
+    ca: settings.mediaCa,
+    keyFrame: () => void capture?.keyFrame().catch((error: unknown) => log.debug('key_frame_failed', { error })),
+    allFailed(error) {
+      if (!spec.record) over.reject(error);
+    },
+    report,
+    log,
+  });
+  run.pushing = pushing;
+  stack.defer(() => pushing.stop());
   const sections = createSections({
     width: spec.width,
     height: spec.height,
     codec: avcCodec(spec.width, spec.height, spec.frameRate),
-    audioBitrate: spec.audio ? spec.audioBitrate : null,
-    soundDelay: (settings.soundDelay[name] ?? 0) * 1000,
+    // nobody would hear it
+    audioBitrate: spec.audio && spec.record ? spec.audioBitrate : null,
+    soundDelay,
     deliver,
     failed: (error) => over.reject(error),
     base(first) {
@@ -220,6 +248,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
       }
       if (pausedAt !== null) report({ type: 'resumed', at: clock.wall(at) });
       pausedAt = null;
+      pushing.begin();
       firstFrame();
     },
   });
@@ -227,12 +256,17 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
     video(packet) {
       watchdog.packet();
       sections.video(packet);
+      pushing.video(packet);
     },
     audio(chunk) {
       supervision?.sound(chunk);
       sections.audio(chunk);
+      pushing.audio(chunk);
     },
-    audioReset: sections.audioReset,
+    audioReset() {
+      sections.audioReset();
+      pushing.audioReset();
+    },
     failed: (error) => fail('capture_failed', error.message, error),
   };
 
@@ -254,7 +288,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
 
   const opening = AbortSignal.any([ending, abortWhenRejected(over.promise)]);
   // a tab is picked while it is blank; a page that captures itself has to be there first
-  let capture: Capture | null = name === 'tab' ? await target.attach(events) : null;
+  if (name === 'tab') capture = await target.attach(events);
   const page = await openPage(target.page, spec, options.secrets, proxy, opening);
   log.info('page_opened', { page: withoutQuery(spec.url) });
   await options.commands.open(target.page);
@@ -267,6 +301,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
     sections,
     sink,
     pace: run.pace,
+    pushing,
     watchdog,
     spec,
     hears: engine.deafTo !== 'all sound',
@@ -293,6 +328,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
       log.warn('capture_rest_failed', { error });
     }
     sections.close();
+    pushing.rest();
     if (isOver) return;
     pausedAt ??= clock.wall(at);
     // nobody sees anything of it yet, but it takes a slot
@@ -313,6 +349,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
     const awaited = Promise.withResolvers<void>();
     try {
       await sections.open();
+      pushing.go();
       await live.begin();
       while (!shown && !pausing.wanted() && !isOver) await Promise.race([awaited.promise, over.promise, pausing.changed()]);
     } finally {
@@ -350,7 +387,9 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
   } catch (error) {
     log.warn('capture_stop_failed', { error });
   }
+  const unpublished = pushing.stop();
   run.duration = await sections.finish(end);
+  await unpublished;
   if (failure !== null) throw failure as Error;
 }
 

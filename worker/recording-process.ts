@@ -9,6 +9,7 @@ import { createPausing } from './pausing.ts';
 import { isProcessDirectory } from './leftovers.ts';
 import type { FromRecorder, RecorderSettings, ToRecorder } from './process-protocol.ts';
 import { record } from './recorder.ts';
+import { createCountingSink } from './sink/counting.ts';
 import { createMediaSocketSink } from './sink/media-socket.ts';
 
 /** Milliseconds that a recorder without its worker has to deliver what it captured. */
@@ -58,7 +59,7 @@ const logOf = (settings: RecorderSettings, fields: Record<string, unknown>): Log
 
 async function run({ job, attempt, secrets, settings, continues }: Extract<ToRecorder, { type: 'start' }>): Promise<void> {
   const log = logOf(settings, { recording: job.recordingId, attempt });
-  const sink = createMediaSocketSink({
+  const sink = !job.spec.record ? createCountingSink() : createMediaSocketSink({
     url: job.mediaUrl,
     credential: job.credential,
     attempt,

@@ -6,18 +6,21 @@ import type { Page } from 'puppeteer-core';
 import type { Log } from '../shared/log.ts';
 import type { ErrorCode } from '../shared/errors.ts';
 import type { RecordingSpec } from '../shared/recording.ts';
-import { createBackpressure } from './backpressure.ts';
+import { createBackpressure, type Terms } from './backpressure.ts';
 import { createPageQuestion } from './browser/page-alive.ts';
 import type { AudioChunk, Capture } from './capture/capture.ts';
 import { monotonicMicros } from './media/clock.ts';
 import type { Sections } from './media/sections.ts';
 import type { Pace } from './pace.ts';
+import type { Pushing } from './pushing.ts';
 import type { FromRecorder } from './process-protocol.ts';
 import type { Sink } from './sink/sink.ts';
 import { createStretches } from './stretches.ts';
 import type { Watchdog } from './watchdog.ts';
 
 const EVERY_MS = 1000;
+/** Share by which the bit rate that pushes bear must change to be followed. */
+const NEAR = 0.1;
 /** Seconds of silence, and of a black picture, that are worth a word. */
 const SILENCE_SECONDS = 10;
 const BLACK_SECONDS = 10;
@@ -36,6 +39,7 @@ export type SupervisionOptions = {
   sections: Sections;
   sink: Sink;
   pace: Pace;
+  pushing: Pushing;
   watchdog: Watchdog;
   spec: RecordingSpec;
   /** Whether this engine hears anything. */
@@ -57,7 +61,7 @@ export type Supervision = {
 };
 
 export async function startSupervision(options: SupervisionOptions): Promise<Supervision> {
-  const { live, sections, sink, pace, watchdog, spec, report, log } = options;
+  const { live, sections, sink, pace, pushing, watchdog, spec, report, log } = options;
   const warn = (code: string, message: string) => report({ type: 'warning', code, message });
   const stretches = { atMost: STRETCHES_AT_MOST, warn };
   const silence = createStretches({ ...stretches, code: 'silence', least: SILENCE_SECONDS, text: (from, to) => `No sound from ${from} to ${to}` });
@@ -68,7 +72,9 @@ export async function startSupervision(options: SupervisionOptions): Promise<Sup
     least: EVERY_MS / 1000,
     text: (from, to, worst) => `What was captured from ${from} to ${to} was stored late, by up to ${worst.toFixed(1)} s`,
   });
-  const relieve = createBackpressure({ bitrate: spec.videoBitrate, frameRate: spec.frameRate });
+  const normal: Terms = { bitrate: spec.videoBitrate, frameRate: spec.frameRate };
+  const relieve = createBackpressure(normal);
+  let toldPushes = false;
   let toldPressure = false;
   let toldDrift = false;
   let ended = false;
@@ -97,13 +103,25 @@ export async function startSupervision(options: SupervisionOptions): Promise<Sup
     if (options.base() !== null && !ended) black.note(secondsAt(monotonicMicros()), dark === true ? 1 : null);
   });
 
+  let wanted: Terms = normal;
+  let asked: Terms = normal;
   const easeOff = () => {
     const pressure = sink.pressure();
-    const terms = relieve(pressure);
-    if (terms === null) return;
-    log.warn('encoder_terms', { pressure, ...terms });
+    const relief = relieve(pressure);
+    if (relief !== null) wanted = relief;
+    const pushes = pushing.bears();
+    const terms = { ...wanted, bitrate: Math.min(wanted.bitrate, pushes) };
+    // a little more or less isn't worth a new beginning of the encoder
+    const isNear = Math.abs(terms.bitrate - asked.bitrate) < asked.bitrate * NEAR && terms.bitrate !== wanted.bitrate;
+    if (terms.frameRate === asked.frameRate && (terms.bitrate === asked.bitrate || isNear)) return;
+    asked = terms;
+    log.warn('encoder_terms', { pressure, pushes, ...terms });
     live.setRate(terms.bitrate, terms.frameRate).catch((error: unknown) => log.warn('encoder_terms_failed', { error }));
-    if (toldPressure || terms.bitrate === spec.videoBitrate) return;
+    if (!toldPushes && pushes < wanted.bitrate) {
+      toldPushes = true;
+      warn('push_slow', 'The way of a push bears less than the picture has: it is encoded with fewer bits until it does, in the recording too');
+    }
+    if (toldPressure || wanted.bitrate === spec.videoBitrate) return;
     toldPressure = true;
     warn('less_quality', 'Media was made faster than it could be stored: the picture was encoded with fewer bits, and fewer frames, until it was');
   };
@@ -113,7 +131,8 @@ export async function startSupervision(options: SupervisionOptions): Promise<Sup
     const duration = sections.timeOf(monotonicMicros());
     const lagSeconds = Math.max(0, (duration - Math.max(storedUntil, base)) / 1e6);
     options.progressed(duration);
-    report({ type: 'progress', stats: { ...pace.stats(), bytes: storedBytes, lagSeconds }, duration: duration / 1e6, storedSegments });
+    const push = pushing.stats();
+    report({ type: 'progress', stats: { ...pace.stats(), bytes: storedBytes, lagSeconds, ...(push.length === 0 ? {} : { push }) }, duration: duration / 1e6, storedSegments });
     lag.note(duration / 1e6, waitingParts > 0 && lagSeconds > LAG_SECONDS ? lagSeconds : null);
     // from the last sound on, as it began
     if (spec.audio && options.hears) silence.note(base / 1e6, 1);

@@ -79,6 +79,11 @@ export async function finishRecording(deps: FinishDeps, id: string, signal: Abor
   if (isEnd(record.state)) return { outcome: record.files === undefined ? 'nothing' : 'file' };
   if (record.state !== 'finishing') throw new Error(`the recording is ${record.state}, not finishing`);
 
+  if (!record.job.spec.record) {
+    await end(record.startedAt === undefined ? nothingRecorded(record) : { to: record.error === undefined ? 'completed' : 'failed' });
+    log.info('recording that was only pushed ended');
+    return { outcome: 'nothing' };
+  }
   let parts = await list(storage, id);
   if (mayGrow(record, parts) && fingerprint(parts) !== seen) return { outcome: 'wait', seen: fingerprint(parts) };
   const begin = performance.now();

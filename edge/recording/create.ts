@@ -150,11 +150,11 @@ function checkRequest(request: RecordingRequest, config: AppConfig, now: number)
  */
 function pushesOf({ push = [] }: RecordingRequest, base: () => string, now: number): { specs: PushSpec[]; secrets: PushSecrets[] } {
   const secrets: PushSecrets[] = [];
-  const specs = push.map(({ type, url, app = 'LiveApp', streamId = newStreamId(now), subscriberId, bitrate, ...confidential }): PushSpec => {
+  const specs = push.map(({ type, url, app = 'LiveApp', streamId = newStreamId(now), subscriberId, token, subscriberCode, iceServers }): PushSpec => {
     const whole = new URL(url ?? `${base()}/${app}/websocket`);
-    secrets.push({ query: whole.search, ...confidential });
+    secrets.push({ query: whole.search, token, subscriberCode, iceServers });
     whole.search = '';
-    return { type, url: whole.href, streamId, ...(subscriberId === undefined ? {} : { subscriberId }), ...(bitrate === undefined ? {} : { bitrate }) };
+    return { type, url: whole.href, streamId, ...(subscriberId === undefined ? {} : { subscriberId }) };
   });
   const issues = specs.flatMap(({ url, streamId }, i) =>
     specs.slice(0, i).some((other) => other.url === url && other.streamId === streamId)
@@ -190,7 +190,7 @@ const specOf = (request: RecordingRequest, config: AppConfig): Omit<RecordingJob
   frameRate: request.frameRate,
   maxDuration: request.maxDuration ?? config.maxDuration,
   audio: request.audio,
-  videoBitrate: request.videoBitrate ?? defaultVideoBitrate(request),
+  videoBitrate: Math.min(request.videoBitrate ?? defaultVideoBitrate(request), ...(request.push ?? []).map(({ bitrate = Infinity }) => bitrate)),
   audioBitrate: request.audioBitrate,
   start: request.start,
   webrtc: request.webrtc ?? config.webrtc,

@@ -1,6 +1,6 @@
 /** A recording as the API answers it, from its record. */
 import { toHttpUrl, type ExternalOrigin } from '../../shared/origin.ts';
-import type { Recording } from '../../shared/recording.ts';
+import { isEnd, type Recording } from '../../shared/recording.ts';
 import { statsOf, type RecordingRecord } from '../../shared/recording-store.ts';
 import { signToken } from '../../shared/token.ts';
 
@@ -53,10 +53,27 @@ export function detailsOf(record: RecordingRecord): Omit<Recording, 'links'> {
     stats: statsOf(record),
     ...(record.error === undefined ? {} : { error: record.error }),
     warnings: record.warnings,
+    push: pushesOf(record),
     markers: record.markers ?? [],
     pauses: record.pauses ?? [],
     verification: record.verification ?? null,
     files: record.files ?? [],
     metadata: record.metadata,
   };
+}
+
+function pushesOf({ job, state, pushes, stats }: RecordingRecord): Recording['push'] {
+  return job.spec.push.map(({ type, url, streamId }, i) => {
+    const known = pushes[i] ?? { state: 'waiting' };
+    // whoever pushed may have been lost before he said that it is over
+    const isOver = isEnd(state) && known.state !== 'failed';
+    return {
+      type,
+      url,
+      streamId,
+      state: isOver ? 'ended' : known.state,
+      ...(known.error === undefined || isOver ? {} : { error: known.error }),
+      stats: stats?.push?.[i] ?? null,
+    };
+  });
 }

@@ -54,7 +54,8 @@ describe('a request with pushes', () => {
     const { status, body } = await sealing.post({ ...antmedia(push), headers: { 'X-Key': 'Sesame5' } });
     expect(status, JSON.stringify(body)).toBe(202);
     const job = await jobOf(sealing, body.id);
-    expect(job?.spec.push).toEqual([{ type: 'antmedia', url: 'wss://media.example.com/live/websocket', streamId: 's1', subscriberId: 'me', bitrate: 1_000_000 }]);
+    expect(job?.spec.push).toEqual([{ type: 'antmedia', url: 'wss://media.example.com/live/websocket', streamId: 's1', subscriberId: 'me' }]);
+    expect(job?.spec.videoBitrate).toBe(1_000_000);
     const secrets = pageSecrets.parse(await unseal(SECRETS, body.id, job?.sealed ?? ''));
     const { token, subscriberCode, iceServers } = push;
     expect(secrets).toEqual({ headers: { 'X-Key': 'Sesame5' }, cookies: [], push: [{ query: '?key=Sesame1', token, subscriberCode, iceServers }] });

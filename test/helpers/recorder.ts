@@ -2,7 +2,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createLog } from '../../shared/log.ts';
-import { recordingRequest, defaultVideoBitrate, type CaptureEngineName, type RecordingRequest } from '../../shared/recording.ts';
+import { recordingRequest, defaultVideoBitrate, type CaptureEngineName, type PushSpec, type RecordingRequest } from '../../shared/recording.ts';
 import { findBrowser } from '../../worker/browser/find.ts';
 import { createPageCommands } from '../../worker/commands.ts';
 import { createPausing } from '../../worker/pausing.ts';
@@ -31,16 +31,17 @@ export type RecorderRun = {
 
 export type RecorderRunOptions = {
   engine: CaptureEngineName;
-  request: Pick<RecordingRequest, 'url'> & Partial<RecordingRequest>;
+  request: Pick<RecordingRequest, 'url'> & Partial<Omit<RecordingRequest, 'push'>>;
   continues?: Partial<Continuation>;
   attempt?: number;
   paused?: boolean;
   settings?: Partial<RecorderSettings>;
+  push?: PushSpec[];
 };
 
 export async function startRecorder(options: RecorderRunOptions): Promise<RecorderRun> {
-  const request = recordingRequest.parse({ width: 640, height: 360, ...options.request });
-  const spec = { ...request, maxDuration: request.maxDuration ?? 60, videoBitrate: request.videoBitrate ?? defaultVideoBitrate(request), webrtc: 'proxied' as const, push: [] };
+  const request = recordingRequest.parse({ width: 640, height: 360, ...options.request, ...(options.push === undefined ? {} : { push: [{ type: 'antmedia' }] }) });
+  const spec = { ...request, maxDuration: request.maxDuration ?? 60, videoBitrate: request.videoBitrate ?? defaultVideoBitrate(request), webrtc: 'proxied' as const, push: options.push ?? [] };
   const parts: SinkPart[] = [];
   const reports: { at: number; message: FromRecorder }[] = [];
   const lines: string[] = [];

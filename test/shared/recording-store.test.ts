@@ -67,6 +67,7 @@ for (const { server, start, there } of redisServers) {
         createdAt: 1_753_900_000_000,
         startAt,
         warnings: [],
+        pushes: {},
       });
       expect(record && statsOf(record)).toEqual(noStats);
       expect(await kinds(store, id)).toEqual(['state queued']);

@@ -74,6 +74,8 @@ export type Capture = AsyncDisposable & {
    * @param bitrate bits per second. @param frameRate frames per second at most, up to the setting.
    */
   setRate(bitrate: number, frameRate: number): Promise<void>;
+  /** The next picture is to be a key frame; a still page's comes within a tenth of a second. Does nothing at rest. */
+  keyFrame(): Promise<void>;
   /** Asks the capture how it does, and keeps its queues open. Rejects where it doesn't answer. */
   pulse(): Promise<CapturePulse>;
   /** JPEG of what is seen now; null where nothing was yet. */

@@ -101,6 +101,7 @@ export const screencastCapture: CaptureEngine = {
             await stream.call('rest', at);
           },
           setRate: (bitrate, frameRate) => stream.call('setRate', bitrate, frameRate),
+          keyFrame: () => stream.call('keyFrame'),
           async pulse() {
             const counts = await stream.counts();
             return { ...counts, dropped: counts.dropped + dropped };

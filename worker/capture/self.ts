@@ -158,7 +158,7 @@ async function startSelfCapture(
   });
 
   /** A document that is just being left can't be told; the next one is. */
-  const tell = async <M extends 'begin' | 'rest' | 'setRate'>(method: M, ...args: Parameters<CaptureHandle[M]>) => {
+  const tell = async <M extends 'begin' | 'rest' | 'setRate' | 'keyFrame'>(method: M, ...args: Parameters<CaptureHandle[M]>) => {
     const told = current;
     await told?.call(method, ...args).catch((error: unknown) => {
       if (current === told) throw error;
@@ -183,6 +183,7 @@ async function startSelfCapture(
       if (active) ticker?.setRate(frameRate);
       await tell('setRate', bitrate, frameRate);
     },
+    keyFrame: () => tell('keyFrame'),
     async pulse() {
       if (current !== null) last = await current.counts();
       return total();

@@ -51,6 +51,7 @@ export const tabCapture: CaptureEngine = {
           begin: () => stream.call('begin'),
           rest: (at) => stream.call('rest', at),
           setRate: (bitrate, frameRate) => stream.call('setRate', bitrate, frameRate),
+          keyFrame: () => stream.call('keyFrame'),
           pulse: stream.counts,
           snapshot: stream.snapshot,
           stop: stream.stop,

@@ -5,15 +5,16 @@
 import { randomInt } from 'node:crypto';
 import { trustedAuthorities } from '../../shared/authorities.ts';
 import { asTabreelError, type TabreelError } from '../../shared/errors.ts';
+import type { PushState as RecordedState, PushStats } from '../../shared/recording.ts';
 import { withoutQuery, type Log } from '../../shared/log.ts';
 import { trusting } from '../sink/media-dial.ts';
 import { systemLookup, type Lookup } from './addresses.ts';
 import type { MayDial } from './peer.ts';
-import { createSender, type Sender, type SenderCounts } from './sender.ts';
+import { createSender, type Sender } from './sender.ts';
 import { startSession, type PushTarget, type Session, type SessionTimes } from './session.ts';
 
 /** `publishing` when the media connection is there, `live` when the receiver has acknowledged media. `ended` and `failed` are final. */
-export type PushState = 'connecting' | 'publishing' | 'live' | 'reconnecting' | 'ended' | 'failed';
+export type PushState = Exclude<RecordedState, 'waiting'>;
 
 /** Milliseconds. */
 export type PushTimes = SessionTimes & {
@@ -58,11 +59,6 @@ export type PushOptions = {
   mayDial: MayDial;
   lookup?: Lookup;
   times?: Partial<PushTimes>;
-};
-
-export type PushStats = SenderCounts & {
-  /** Sessions after the first one in which media arrived. */
-  reconnects: number;
 };
 
 export type Push = {

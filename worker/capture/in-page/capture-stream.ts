@@ -59,6 +59,8 @@ export type CaptureHandle = {
   rest(at: number): Promise<void>;
   /** Other terms for what is encoded from now on: bits per second; fewer frames a second than the page gives are left out. */
   setRate(bitrate: number, frameRate: number): void;
+  /** The next picture is a key frame; a still page's comes at once. */
+  keyFrame(): void;
   /** The frame that is held, as a JPEG in base64; empty where none came yet. */
   snapshot(): Promise<string>;
   /** Takes a picture from outside (`images`). @param timestamp microseconds on the monotonic clock. */
@@ -141,6 +143,7 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
   let lastStamp = -1;
   let lastKey = -Infinity;
   let keys = 0;
+  let keyWanted = false;
   const frameMicros = 1e6 / options.frameRate;
   let active = options.active;
   /** Frames from then on are not ours to encode. */
@@ -155,8 +158,9 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
       return;
     }
     const due = (keys < 2 ? options.firstKeyFrameSeconds : options.keyFrameSeconds) * 1e6;
-    const keyFrame = frame.timestamp - lastKey >= due - frameMicros / 2;
+    const keyFrame = keyWanted || frame.timestamp - lastKey >= due - frameMicros / 2;
     if (keyFrame) {
+      keyWanted = false;
       lastKey = frame.timestamp;
       keys += 1;
     }
@@ -391,6 +395,7 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
       }
       if (stopped) return;
       active = false;
+      keyWanted = false;
       reading = false;
       for (const flush of flushers) flush();
       for (const reader of readers) reader.cancel().catch(() => undefined);
@@ -402,6 +407,13 @@ export async function captureStream(options: CaptureStreamOptions): Promise<stri
       // frames come a little early or late
       apart = frameRate < options.frameRate ? 1e6 / frameRate - frameMicros / 2 : 0;
       if (encoder.state === 'configured') configure(bitrate, frameRate);
+    },
+    keyFrame() {
+      if (!active) return;
+      keyWanted = true;
+      setTimeout(() => {
+        if (keyWanted && active && reading) repeat();
+      }, 100);
     },
     async snapshot() {
       if (held === null) return '';
