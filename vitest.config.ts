@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config';
 
 /** Whole recordings whose evenness is looked at, and fleets that need the machine. */
-const measured = ['engines', 'page-media', 'recovery', 'through-proxy', 'trouble'].map((name) => `test/system/${name}.test.ts`);
+const measured = ['engines', 'recovery'].map((name) => `test/system/${name}.test.ts`);
 const system = { testTimeout: 120_000, hookTimeout: 60_000 };
 
 export default defineConfig({
@@ -15,7 +15,7 @@ export default defineConfig({
           // ends what hangs, and nothing that only waits for the processor
           testTimeout: 30_000,
           hookTimeout: 60_000,
-          maxWorkers: 2,
+          maxWorkers: 3,
         },
       },
       {
@@ -35,7 +35,7 @@ export default defineConfig({
           include: ['test/system/**/*.test.ts'],
           exclude: measured,
           // most of the time they wait for a recording to go on
-          maxWorkers: 2,
+          maxWorkers: 3,
           sequence: { groupOrder: 2 },
         },
       },
