@@ -10,7 +10,7 @@ import { newFinishJob, type FinishJob, type RecordingJob } from './job.ts';
 import type { Log } from './log.ts';
 import { againJobOptions, finishJobOptions, queueRecording } from './queue.ts';
 import { isEnd } from './recording.ts';
-import { ALIVE_MS, type RecordingRecord, type RecordingStore } from './recording-store.ts';
+import type { RecordingRecord, RecordingStore } from './recording-store.ts';
 import { FUTILE_AT_MOST, isTimeOver } from './recovery.ts';
 
 /** Milliseconds. */
@@ -36,7 +36,8 @@ export type ReconcilerTimes = {
 
 export const reconcilerTimes: ReconcilerTimes = {
   look: 1000,
-  steady: ALIVE_MS,
+  // a worker that lives is back within a second (queue.ts) and beats each second; a second more is for slow ones
+  steady: 3000,
   slow: 1500,
   hold: 5000,
   round: 5000,

@@ -138,7 +138,8 @@ describe.skipIf(skipped)('a stand-in for an Ant Media Server', { timeout: 15_000
       const { session } = await publish(fresh(), onEnd);
       await flowing(session);
       session.network = { up: { loss: 1 } };
-      await sleep(800);
+      // longer than senders keep what they may be asked for again
+      await sleep(2500);
       const last = session.video.length;
       session.network = null;
       await server.until('a key frame', () => session.video.slice(last).some(({ key }) => key));

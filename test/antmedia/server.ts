@@ -599,7 +599,7 @@ export async function startAntMedia(options: AntMediaOptions = {}): Promise<AntM
     messages,
     restCalls,
     streams,
-    async until(what, condition, milliseconds = 10_000) {
+    async until(what, condition, milliseconds = 25_000) {
       for (const deadline = Date.now() + milliseconds; ; await sleep(20)) {
         const value = condition();
         if (value) return value;

@@ -205,7 +205,7 @@ export async function dial(
 }
 
 /** Polls until the check holds. */
-export async function eventually<T>(probe: () => Promise<T>, holds: (value: T) => boolean, timeout = 8000): Promise<T> {
+export async function eventually<T>(probe: () => Promise<T>, holds: (value: T) => boolean, timeout = 25_000): Promise<T> {
   const until = Date.now() + timeout;
   for (;;) {
     const value = await probe();

@@ -33,7 +33,7 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell'))('a recording under way'
     return recording;
   };
   /** Milliseconds until the recording is in a state, which it may have been in before. */
-  const until = async (id: string, state: RecordingState, milliseconds = 10_000): Promise<number> => {
+  const until = async (id: string, state: RecordingState, milliseconds = 25_000): Promise<number> => {
     const began = performance.now();
     for (;;) {
       const now = await service.get(id);

@@ -1,11 +1,12 @@
-/** Pages that fail, move on, keep quiet or stand still, and browsers that die: what the caller is told, and what he keeps. */
+/** Pages that fail, move on, keep quiet or stand still: what the caller is told, and what he keeps. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Recording } from '../../shared/recording.ts';
 import { loudness, probe, readFrames, SILENCE, uniqueFrames, type Frame } from '../helpers/analyse.ts';
 import { startPages, type Pages } from '../helpers/pages.ts';
 import { freePort } from '../../bin/local-redis.ts';
-import { descendants, lacks, startService, type Process, type Service } from '../helpers/service.ts';
+import { eventually } from '../edge/harness.ts';
+import { lacks, startService, type Service } from '../helpers/service.ts';
 
 const noFfmpeg = await lacks('ffmpeg');
 const without = { self: noFfmpeg || (await lacks('headless shell')), tab: noFfmpeg || (await lacks('chromium')) };
@@ -25,16 +26,10 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
   describe.skipIf(without[engine])('a page', () => {
     let service: Service;
     beforeAll(async () => {
-      service = await startService({ engine, slots: 2 });
+      service = await startService({ engine, slots: 4 });
     });
     afterAll(() => service?.[Symbol.asyncDispose]());
 
-    const kinds = { browser: /^(?!.*--type=).*--user-data-dir=/, page: /--type=renderer/, process: /recording-process\.ts/ };
-    const having = (processes: Process[], kind: keyof typeof kinds) => processes.filter(({ command }) => kinds[kind].test(command.join(' ')));
-    const end = (processes: Process[]) => {
-      expect(processes).not.toEqual([]);
-      for (const { pid } of processes) process.kill(pid, 'SIGKILL');
-    };
     it('that can not be shown fails with the reason, and is tried again where that may help', async () => {
       const failing = async (url: string): Promise<Recording['error']> => {
         const { id } = await service.create({ url });
@@ -44,7 +39,7 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
       };
       const trying = async (url: string, start?: object): Promise<string | undefined> => {
         const { id } = await service.create({ url, ...(start === undefined ? {} : { start }) });
-        await until(async () => (await service.get(id)).attempts === 2);
+        await eventually(() => service.get(id), ({ attempts }) => attempts === 2, 30_000);
         await service.stop(id);
         const { warnings, error } = await service.waitFor(id, 'canceled');
         expect(error).toBeUndefined();
@@ -66,65 +61,12 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
       ]);
     });
 
-    it('whose tab crashes, then its browser, then the process that records it, is recorded on, and ends in one file', async () => {
-      const { id } = await service.create({ url: pages.url('/crash.html') });
-      const startedAt = Date.parse((await service.waitFor(id, 'recording')).startedAt ?? '');
-      const kills: number[] = [];
-      const back: number[] = [];
-      let orphan: Process[] = [];
-      for (const kind of ['page', 'browser', 'process'] as const) {
-        await sleep(2500);
-        const processes = await descendants(process.pid);
-        const browser = having(processes, 'browser');
-        if (kind === 'process') orphan = browser;
-        end(kind === 'process' ? having(processes, kind).filter(({ pid }) => browser.some(({ parent }) => parent === pid)) : having(processes, kind));
-        kills.push((Date.now() - startedAt) / 1000);
-        await until(async () => {
-          const { attempts, state } = await service.get(id);
-          return attempts === kills.length + 1 && state === 'recording';
-        });
-        back.push((Date.now() - startedAt) / 1000);
-      }
-      await sleep(2500);
-      await service.stop(id);
-      const seconds = (Date.now() - startedAt) / 1000;
-      const recording = await service.waitFor(id, 'completed');
-      const waits = back.map((time, i) => time - (kills[i] ?? 0));
-      console.log(`${engine}: recorded on ${waits.map((wait) => wait.toFixed(1)).join(', ')} s after the tab, the browser, the process were killed; ${recording.duration.toFixed(2)} of ${seconds.toFixed(2)} s; ${JSON.stringify(recording.warnings)}`);
-      expect(Math.max(...waits)).toBeLessThan(20);
-      expect(recording).toMatchObject({ attempts: 4 });
-      expect(recording.error).toBeUndefined();
-      expect(recording.warnings.filter((line) => /^Attempt [123] ended: (page_crashed|capture_failed|browser_crashed|worker_lost): /.test(line))).toHaveLength(3);
-      // a crash that was left out would be more
-      expect(Math.abs(recording.duration - seconds)).toBeLessThanOrEqual(1.2);
-      const path = await service.download(recording);
-      expect(Math.abs((await probe(path)).duration - recording.duration)).toBeLessThanOrEqual(0.1);
-      const manifest = await service.manifest(id);
-      expect(manifest.attempts.map(({ attempt }) => attempt)).toEqual([1, 2, 3, 4]);
-      expect(manifest.gaps).toHaveLength(3);
-      const frames = await readFrames(path);
-      for (const [i, { start, duration }] of manifest.gaps.entries()) {
-        const [killed = 0, again = 0] = [kills[i], back[i]];
-        // segments of two seconds: the one that was open went with the process
-        expect(start).toBeGreaterThan(killed - 4.6);
-        expect(start).toBeLessThan(killed + 3);
-        expect(start + duration).toBeGreaterThan(killed);
-        expect(start + duration).toBeLessThan(again + 2);
-        const held = frames.filter(({ time }) => time > start + 0.1 && time < start + duration - 0.1).map(({ counter }) => counter);
-        expect(new Set(held).size).toBeLessThanOrEqual(1);
-        const after = frames.filter(({ time }) => time > start + duration && time < start + duration + 2);
-        expect(uniqueFrames(after).perSecond).toBeGreaterThan(5);
-      }
-      const left = (await descendants(1)).filter(({ pid }) => orphan.some((one) => one.pid === pid));
-      expect(left).toEqual([]);
-    });
-
-    it.each([
+    it.concurrent.each([
       ['of its own origin', () => pages],
       ['of another origin', () => elsewhere],
     ] as const)('that moves on to one %s is recorded on', async (_what, to) => {
       const next = to().url('/animated.html?next').replace('127.0.0.1', to() === pages ? '127.0.0.1' : 'localhost');
-      const recording = await service.record({ url: pages.url(`/animated.html?navigate=${encodeURIComponent(next)}&navigateAt=3`), maxDuration: 6 });
+      const recording = await service.record({ url: pages.url(`/animated.html?navigate=${encodeURIComponent(next)}&navigateAt=3`), maxDuration: 6, width: 640, height: 360 });
       const frames = await readFrames(recording.path);
       const gap = longestStill(frames);
       console.log(`${engine}: longest time without a new picture around a navigation ${(gap * 1000).toFixed(0)} ms; warnings ${JSON.stringify(recording.warnings)}`);
@@ -135,7 +77,7 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
     });
 
     it.concurrent('that is silent has a silent track, as long as its picture', async () => {
-      const recording = await service.record({ url: pages.url('/silent.html'), maxDuration: 4 });
+      const recording = await service.record({ url: pages.url('/silent.html'), maxDuration: 4, width: 640, height: 360 });
       const { video, audio } = await probe(recording.path);
       expect(Math.abs((video?.duration ?? 0) - 4)).toBeLessThanOrEqual(0.1);
       expect(Math.abs((audio?.duration ?? 0) - 4)).toBeLessThanOrEqual(0.1);
@@ -163,11 +105,6 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
     });
   });
 });
-
-async function until(what: () => Promise<boolean>): Promise<void> {
-  for (const end = Date.now() + 30_000; Date.now() < end; await sleep(100)) if (await what()) return;
-  throw new Error('it did not come about in 30 s');
-}
 
 /** Seconds for which no new picture came, at most. */
 function longestStill(frames: readonly Frame[]): number {

@@ -111,7 +111,7 @@ const openSockets = async (edge: TestEdge): Promise<number> => Number(/^tabreel_
 const leftInSpools = async () => (await readdir(spools, { recursive: true })).filter((name) => name.endsWith('.part'));
 
 describe('a path that fails', () => {
-  it('thirty times at random moments, in every way: all parts are stored once, with their bytes', async () => {
+  it('thirty times and more at random moments, in every way: all parts are stored once, with their bytes', async () => {
     const setting = await start();
     const { proxy } = setting;
     const worker = await dial(setting);
@@ -143,14 +143,15 @@ describe('a path that fails', () => {
       },
     ];
     try {
-      while (cuts < 30) {
+      // a fault may meet a dial that waits or is refused already: as many more as it takes to cut half of them while media flow
+      while (cuts < 30 || worker.sink.counts().reconnects <= 15) {
         await sleep(random(250));
         await faults[cuts % faults.length]?.();
         cuts += 1;
         if (cuts === 15) {
           proxy.refuse(true);
           proxy.cut();
-          await sleep(2000);
+          await eventually(async () => worker.sink.counts().spooledBytes, (bytes) => bytes > 0);
           proxy.refuse(false);
         }
       }
@@ -163,14 +164,12 @@ describe('a path that fails', () => {
     expect(await storedCount(setting.edge)).toBe(worker.pushed.length + 1);
     const { memory, spooled } = worker.most();
     const { reconnects, resentParts } = worker.sink.counts();
-    console.log(`30 cuts: ${worker.pushed.length} parts, ${reconnects} reconnects, ${resentParts} sent again, ${(memory / MiB).toFixed(1)} MiB in memory and ${(spooled / MiB).toFixed(1)} on disk at most`);
-    expect(reconnects).toBeGreaterThan(15);
+    console.log(`${cuts} cuts: ${worker.pushed.length} parts, ${reconnects} reconnects, ${resentParts} sent again, ${(memory / MiB).toFixed(1)} MiB in memory and ${(spooled / MiB).toFixed(1)} on disk at most`);
     expect(memory).toBeLessThanOrEqual(2 * MiB);
-    expect(spooled).toBeGreaterThan(0);
     expect(worker.sink.counts()).toMatchObject({ waitingBytes: 0, spooledBytes: 0, pressure: 0 });
     await worker.sink[Symbol.asyncDispose]();
     expect(await readdir(spools)).toEqual([]);
-  }, 25_000);
+  }, 90_000);
 
   it('that stalls is noticed and goes on; one that is dead is dialled anew', async () => {
     const setting = await start();

@@ -10,6 +10,8 @@ const pageOf = (response: () => { status: number; headers?: Record<string, strin
   ({
     on: () => undefined,
     once: () => undefined,
+    createCDPSession: async () => ({ on: () => undefined, send: async () => ({}) }),
+    evaluateOnNewDocument: async () => undefined,
     goto: async () => {
       const { status, headers = {} } = response();
       return { status: () => status, statusText: () => '', headers: () => headers, url: () => 'https://meet.example.com/room?token=secret' };
