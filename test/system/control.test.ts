@@ -44,7 +44,7 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell'))('a recording under way'
   };
 
   it('is paused three times, marked and stopped: its file is as long as it was recorded, however often it is told', async () => {
-    const { id } = await service.create({ url: pages.url('/animated.html') });
+    const { id } = await service.create({ url: pages.url('/animated.html'), ...small });
     await service.waitFor(id, 'recording');
     let paused = 0;
     const waited: number[] = [];
@@ -90,7 +90,7 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell'))('a recording under way'
   });
 
   it('begins paused, if it is paused while it waits; is stopped while it is paused', async () => {
-    const { id } = await service.create({ url: pages.url('/animated.html'), startAt: new Date(Date.now() + 700).toISOString() });
+    const { id } = await service.create({ ...small, url: pages.url('/animated.html'), startAt: new Date(Date.now() + 700).toISOString() });
     expect(await tell(id, 'pause')).toMatchObject({ state: 'queued', desired: 'paused' });
     await until(id, 'paused');
     await sleep(500);
@@ -109,7 +109,7 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell'))('a recording under way'
   });
 
   it('is canceled: nothing of it stays, and its slot is free', async () => {
-    const { id, links } = await service.create({ url: pages.url('/animated.html') });
+    const { id, links } = await service.create({ url: pages.url('/animated.html'), ...small });
     await service.waitFor(id, 'recording');
     await sleep(2500);
     const stored = join(service.storage, id);

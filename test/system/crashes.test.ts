@@ -30,7 +30,7 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
       for (const { pid } of processes) process.kill(pid, 'SIGKILL');
     };
     it('whose tab crashes, then its browser, then the process that records it, is recorded on, and ends in one file', async () => {
-      const { id } = await service.create({ url: pages.url('/crash.html') });
+      const { id } = await service.create({ url: pages.url('/crash.html'), width: 640, height: 360 });
       const startedAt = Date.parse((await service.waitFor(id, 'recording')).startedAt ?? '');
       const kills: number[] = [];
       const back: number[] = [];

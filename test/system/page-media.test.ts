@@ -23,7 +23,7 @@ describe.each(['self', 'tab'] as const)('the %s engine', (engine) => {
     afterAll(() => service?.[Symbol.asyncDispose]());
 
     it.concurrent('a stream that the page gets by WebRTC, with its sound', async () => {
-      const recording = await service.record({ url: pages.url('/webrtc.html'), maxDuration: 6, webrtc: 'direct' });
+      const recording = await service.record({ url: pages.url('/webrtc.html'), width: 640, height: 360, maxDuration: 6, webrtc: 'direct' });
       const { perSecond, beeps, loudness, unreadable } = await figuresOf(recording);
       expect(perSecond).toBeGreaterThan(4);
       expect(unreadable).toBeLessThan(60);
@@ -33,7 +33,7 @@ describe.each(['self', 'tab'] as const)('the %s engine', (engine) => {
     });
 
     it.concurrent('nothing that the page would get by UDP, unless it was asked for, and says so', async () => {
-      const recording = await service.record({ url: pages.url('/webrtc.html'), maxDuration: engine === 'self' ? 10 : 2, webrtc: 'proxied' });
+      const recording = await service.record({ url: pages.url('/webrtc.html'), width: 640, height: 360, maxDuration: engine === 'self' ? 10 : 2, webrtc: 'proxied' });
       // told after some seconds: waited for once, the script is the same
       if (engine === 'self') expect(recording.warnings).toContainEqual(expect.stringMatching(/^A WebRTC connection of the page did not come about.*"proxied" lets only TURN/));
       const { perSecond, beeps, probe } = await figuresOf(recording);

@@ -85,7 +85,7 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
     });
 
     it.concurrent('that stands still is recorded all the same, a segment every two seconds', async () => {
-      const { id } = await service.create({ url: pages.url('/static.html'), maxDuration: 8 });
+      const { id } = await service.create({ url: pages.url('/static.html'), maxDuration: 8, width: 640, height: 360 });
       const recording = await service.waitFor(id, 'recording');
       const came: number[] = [];
       let state = recording.state;

@@ -19,7 +19,7 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell', 'redis-server'))('a reco
     await using redis = await realRedis();
     await redis.start();
     await using service = await startService({ redis });
-    const { id } = await service.create({ url: pages.url('/animated.html'), maxDuration: 12 });
+    const { id } = await service.create({ url: pages.url('/animated.html'), width: 640, height: 360, maxDuration: 12 });
     await service.waitFor(id, 'recording');
     await sleep(2000);
     await redis.kill();
@@ -61,7 +61,7 @@ describe.skipIf(noDisk)('a recording whose disk fills up', () => {
   it('waits with its media, and loses none where there is room again', async () => {
     using disk = smallDisk('700m');
     await using service = await startService({ storage: disk.path });
-    const { id } = await service.create({ url: pages.url('/animated.html'), maxDuration: 10 });
+    const { id } = await service.create({ url: pages.url('/animated.html'), width: 640, height: 360, maxDuration: 10 });
     await service.waitFor(id, 'recording');
     await sleep(2500);
     {
