@@ -99,7 +99,7 @@ const record = z.object({
   released: z.string().transform(Number).optional(),
   webhook: json(recordWebhook).optional(),
 });
-/** @property error why it is `reconnecting` or `failed` */
+/** @property error why it is `reconnecting` or `failed`, or was `reconnecting` when it ended */
 export type PushStanding = { state: PushState; error?: RecordingError | undefined };
 const pushStanding = json(z.object({ state: z.enum(pushStates), error: recordingError.optional() }));
 
@@ -416,5 +416,8 @@ function parseRecord(fields: Record<string, string>): RecordingRecord | null {
   return { ...record.parse(fields), warnings, pushes };
 }
 
-/** What the record knows of progress, with nothing yet for nothing known. */
-export const statsOf = (known: RecordingRecord): RecordingStats => known.stats ?? noStats;
+/** What the record knows of progress, with nothing yet for nothing known; without that of its pushes. */
+export function statsOf({ stats = noStats }: RecordingRecord): Omit<RecordingStats, 'push'> {
+  const { push: _, ...own } = stats;
+  return own;
+}

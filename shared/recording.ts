@@ -286,8 +286,8 @@ export const push = z.object({
   streamId: z.string(),
   state: z
     .enum(pushStates)
-    .describe('waiting until the first picture; publishing when the media connection is there, live when the receiver has acknowledged media'),
-  error: recordingError.optional().describe('why it is `reconnecting` or `failed`'),
+    .describe('waiting until the first picture of an attempt; publishing when the media connection is there, live when the receiver has acknowledged media'),
+  error: recordingError.optional().describe('why it is `reconnecting` or `failed`, or was `reconnecting` when it ended'),
   stats: pushStats.nullable(),
 });
 
@@ -378,7 +378,7 @@ export const recording = z.object({
   height: z.int(),
   frameRate: z.number(),
   attempts: z.int(),
-  stats: recordingStats,
+  stats: recordingStats.omit({ push: true }),
   error: recordingError.optional(),
   warnings: z.array(z.string()),
   push: z.array(push).describe('where it is pushed to'),

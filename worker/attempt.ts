@@ -212,13 +212,18 @@ export function startAttempt(options: AttemptOptions): Attempt {
     write.catch((error: unknown) => log.warn('a line for watchers is lost', { error })).finally(() => (pendingLines -= 1));
   };
 
-  /** What is not written yet; of each push only the newest waits while Redis is away. */
-  const standings = new Map<number, PushStanding>();
-  const writePushes = single(async () => {
-    for (const [index, standing] of standings) {
+  const pushes = new Map<number, PushStanding>();
+  /** Of those, what is not written yet: only the newest of each waits while Redis is away. */
+  const unwrittenPushes = new Set<number>();
+  const writeStandings = async () => {
+    for (const index of unwrittenPushes) {
+      const standing = pushes.get(index) as PushStanding;
       await store.push(id, index, standing, job.spec.push[index] as PushSpec, attempt);
-      if (standings.get(index) === standing) standings.delete(index);
+      if (pushes.get(index) === standing) unwrittenPushes.delete(index);
     }
+  };
+  const writePushes = single(async () => {
+    while (unwrittenPushes.size > 0) await writeStandings();
   });
 
   const hear = (message: FromRecorder) => {
@@ -259,7 +264,11 @@ export function startAttempt(options: AttemptOptions): Attempt {
         log[state === 'failed' ? 'error' : 'info']('push', { streamId: spec?.streamId, state, ...(error === null ? {} : { error }) });
         options.media.push(index, state);
         if (spec === undefined) break;
-        standings.set(index, { state, ...(error === null ? {} : { error }) });
+        const before = pushes.get(index);
+        // one that ended while it was without a session tells why it was
+        const why = error ?? (state === 'ended' && before?.state === 'reconnecting' ? before.error : undefined);
+        pushes.set(index, { state, ...(why === undefined ? {} : { error: why }) });
+        unwrittenPushes.add(index);
         writePushes();
         break;
       }
@@ -292,7 +301,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
     }
     beat();
     writeTimeline();
-    if (standings.size > 0) writePushes();
+    if (unwrittenPushes.size > 0) writePushes();
   };
 
   /** Where an earlier attempt had TLS, this one doesn't go without. */
@@ -401,6 +410,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
   const conclude = async (lost: TabreelError | null): Promise<void> => {
     concluding = true;
     unwritten = false; // what follows is newer
+    await persist('how the pushes ended', writeStandings, log);
     const last = ended ?? { ...progress, error: lost?.toRecordingError() ?? null };
     const { error } = last;
     // of one that is only pushed nothing is, once it has begun

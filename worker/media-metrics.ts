@@ -48,7 +48,7 @@ export function createMediaMetrics(): MediaMetrics {
       let pressure = 0;
       const sum = noPushCounts();
       Object.assign(sum, pastPushes);
-      const states: Partial<Record<PushState, number>> = { connecting: 0, publishing: 0, live: 0, reconnecting: 0 };
+      const states: Partial<Record<PushState, number>> = { connecting: 0, publishing: 0, live: 0, reconnecting: 0, failed: 0 };
       let bitrate = 0;
       let trip = 0;
       for (const { counts, states: own, pushes } of running) {
@@ -81,7 +81,7 @@ export function createMediaMetrics(): MediaMetrics {
         metricText('tabreel_worker_media_spooled_bytes', 'gauge', 'Media that waits on disk.', [{ value: all.spooledBytes }]),
         metricText('tabreel_worker_media_pressure', 'gauge', 'Share of the room for waiting media that is taken, 0 to 1, in the recording where it is greatest.', [{ value: pressure }]),
         metricText('tabreel_worker_media_round_trip_seconds', 'histogram', 'Pings of media sockets.', roundTrips),
-        metricText('tabreel_worker_pushes', 'gauge', 'Pushes that run, by their state.', Object.entries(states).map(([state, value]) => ({ labels: { state }, value }))),
+        metricText('tabreel_worker_pushes', 'gauge', 'Pushes of recordings that run, by their state.', Object.entries(states).map(([state, value]) => ({ labels: { state }, value }))),
         metricText('tabreel_worker_push_bitrate', 'gauge', 'Bits per second that leave, all pushes together.', [{ value: bitrate }]),
         metricText('tabreel_worker_push_round_trip_seconds', 'gauge', 'Round trip of the push where it is longest.', [{ value: trip }]),
         ...(Object.keys(pushCounters) as PushCounter[]).map((name) => metricText(`tabreel_worker_push_${snake(name)}_total`, 'counter', pushCounters[name], [{ value: sum[name] }])),

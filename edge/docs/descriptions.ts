@@ -173,7 +173,7 @@ export const deleteDescription: Description = {
 
 export const eventsDescription: Description = {
   tags,
-  summary: 'Server-sent events: state, stats, log',
+  summary: 'Server-sent events: state, stats, log, push',
   description: 'Resumable by Last-Event-ID. Ends after the event of the end state; 204 where nothing is left to say.',
   operationId: 'recordingEvents',
   parameters: [id, token, header('Last-Event-ID', 'The last event that was seen')],

@@ -1,4 +1,4 @@
-/** Server-sent events of one recording: `state`, `stats` and `log`, each with the id to resume behind. */
+/** Server-sent events of one recording: `state`, `stats`, `log` and `push`, each with the id to resume behind. */
 import type { Context } from 'hono';
 import { streamSSE } from 'hono/streaming';
 import { isEnd } from '../../shared/recording.ts';

@@ -1,7 +1,7 @@
 /** A recording as the API answers it, from its record. */
 import { toHttpUrl, type ExternalOrigin } from '../../shared/origin.ts';
-import { isEnd, type Recording } from '../../shared/recording.ts';
-import { statsOf, type RecordingRecord } from '../../shared/recording-store.ts';
+import { isEnd, type Recording, type RecordingState } from '../../shared/recording.ts';
+import { statsOf, type PushStanding, type RecordingRecord } from '../../shared/recording-store.ts';
 import { signToken } from '../../shared/token.ts';
 
 /** Links work for a day: `<video>`, native HLS and EventSource can't send headers, so the link itself is the credential. */
@@ -63,17 +63,18 @@ export function detailsOf(record: RecordingRecord): Omit<Recording, 'links'> {
 }
 
 function pushesOf({ job, state, pushes, stats }: RecordingRecord): Recording['push'] {
-  return job.spec.push.map(({ type, url, streamId }, i) => {
-    const known = pushes[i] ?? { state: 'waiting' };
-    // whoever pushed may have been lost before he said that it is over
-    const isOver = isEnd(state) && known.state !== 'failed';
-    return {
-      type,
-      url,
-      streamId,
-      state: isOver ? 'ended' : known.state,
-      ...(known.error === undefined || isOver ? {} : { error: known.error }),
-      stats: stats?.push?.[i] ?? null,
-    };
-  });
+  return job.spec.push.map(({ type, url, streamId }, i) => ({
+    type,
+    url,
+    streamId,
+    ...standingIn(state, pushes[i] ?? { state: 'waiting' }),
+    stats: stats?.push?.[i] ?? null,
+  }));
+}
+
+/** Whoever pushed may have been lost before he said that it is over; the next attempt begins anew. */
+function standingIn(state: RecordingState, known: PushStanding): PushStanding {
+  if (state === 'queued' || state === 'starting') return { state: 'waiting' };
+  if (known.state === 'failed' || !(state === 'finishing' || isEnd(state))) return known;
+  return { ...known, state: 'ended' };
 }

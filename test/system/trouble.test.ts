@@ -15,7 +15,7 @@ afterAll(() => pages.close());
 
 const noDisk = await lacks('ffmpeg', 'headless shell', 'root');
 describe.skipIf(await lacks('ffmpeg', 'headless shell', 'redis-server'))('a recording whose Redis is killed', () => {
-  it('goes on, and is whole', async () => {
+  it.concurrent('goes on, and is whole', async () => {
     await using redis = await realRedis();
     await redis.start();
     await using service = await startService({ redis });
@@ -41,7 +41,7 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell', 'redis-server'))('a reco
     expect(beeps.length).toBeGreaterThanOrEqual(11);
   });
 
-  it('ends meanwhile, and is finished once Redis is back', async () => {
+  it.concurrent('ends meanwhile, and is finished once Redis is back', async () => {
     await using redis = await realRedis();
     await redis.start();
     await using service = await startService({ redis });
@@ -58,7 +58,7 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell', 'redis-server'))('a reco
 });
 
 describe.skipIf(noDisk)('a recording whose disk fills up', () => {
-  it('waits with its media, and loses none where there is room again', async () => {
+  it.concurrent('waits with its media, and loses none where there is room again', async () => {
     using disk = smallDisk('700m');
     await using service = await startService({ storage: disk.path });
     const { id } = await service.create({ url: pages.url('/animated.html'), width: 640, height: 360, maxDuration: 10 });
@@ -84,7 +84,7 @@ describe.skipIf(noDisk)('a recording whose disk fills up', () => {
     expect(longestGap).toBeLessThanOrEqual(2);
   });
 
-  it('ends with what was stored where there is none, and says so', async () => {
+  it.concurrent('ends with what was stored where there is none, and says so', async () => {
     using disk = smallDisk('700m');
     await using service = await startService({ storage: disk.path, mediaLimits: { deliver: 6000 } });
     const { id } = await service.create({ url: pages.url('/animated.html'), width: 640, height: 360 });
