@@ -280,6 +280,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
         break;
       case 'ended':
         ended = message;
+        options.media.pushes(message.stats.push ?? []);
         setTimeout(() => recorder?.kill(), times.exit).unref();
         break;
       case 'ready':

@@ -117,7 +117,8 @@ async function start(options: Options = {}): Promise<World> {
         origin: { source: 'test', hops: 0 },
         spec: {
           url: `http://stub.test/${behaviour}`, width: 640, height: 360, frameRate: 30, maxDuration: 60, audio: true,
-          videoBitrate: 1_000_000, audioBitrate: 128_000, start: { when: 'load', timeout: 30 }, webrtc: 'proxied', record: true, push: [],
+          videoBitrate: 1_000_000, audioBitrate: 128_000, start: { when: 'load', timeout: 30 }, webrtc: 'proxied', record: behaviour !== 'push-all-fail',
+          push: behaviour.startsWith('push') ? ['a', 'b'].map((streamId) => ({ type: 'antmedia', url: 'wss://push.test/live/websocket', streamId })) : [],
         },
         sealed: more.sealed ?? null,
       });
@@ -209,6 +210,38 @@ describe('a recording', () => {
       'tabreel_worker_media_round_trip_seconds_sum 0.09',
       'tabreel_worker_media_round_trip_seconds_count 3',
     ]) expect(text.split('\n')).toContain(line);
+  });
+
+  it('has how its pushes stand written and counted, as it ends too', async () => {
+    const id = await world.queue('push');
+    const live = await world.until(id, ({ state, pushes }) => state === 'recording' && pushes[0]?.state === 'live');
+    expect(live.pushes[1]).toEqual({ state: 'failed', error: { code: 'push_unauthorized', message: 'it is push_unauthorized', blame: 'caller', retryable: false } });
+    const gauges = (...states: string[]) => states.map((state) => `tabreel_worker_pushes{state="${state}"}`);
+    const [running, failed] = gauges('live', 'failed');
+    await eventually(() => [`${running} 1`, `${failed} 1`, 'tabreel_worker_push_bitrate 1000'].every((line) => world.media.text().split('\n').includes(line)));
+    await world.store.change(id, { from: ['recording'], desired: 'stopped' });
+    const finishing = await world.until(id, is('finishing'));
+    expect(finishing.pushes).toMatchObject({ 0: { state: 'ended' }, 1: { state: 'failed', error: { code: 'push_unauthorized' } } });
+    expect(finishing.pushes[0]).not.toHaveProperty('error');
+    expect(finishing.stats?.push).toHaveLength(2);
+    await eventually(() => world.consumer.counts().active === 0);
+    const lines = world.media.text().split('\n');
+    for (const line of [`${running} 0`, `${failed} 0`, 'tabreel_worker_push_bitrate 0', 'tabreel_worker_push_frames_sent_total 60']) expect(lines).toContain(line);
+    const told = (await world.store.events(id, '0')).filter(({ type }) => type === 'push').map(({ data }) => JSON.parse(data) as Record<string, unknown>);
+    expect(told.at(-1)).toMatchObject({ index: 0, url: 'wss://push.test/live/websocket', streamId: 'a', state: 'ended', at: expect.any(String) });
+  });
+
+  it('tells why a push had no session when it ended', async () => {
+    const id = await world.queue('push-unreached');
+    await world.until(id, ({ state, pushes }) => state === 'recording' && pushes[0]?.state === 'reconnecting');
+    await world.store.change(id, { from: ['recording'], desired: 'stopped' });
+    expect((await world.until(id, is('finishing'))).pushes[0]).toMatchObject({ state: 'ended', error: { code: 'push_unreachable', retryable: true } });
+  });
+
+  it('that is only pushed ends with its last push, whose error is there by then', async () => {
+    const { pushes, error, attempt } = await world.until(await world.queue('push-all-fail'), is('finishing'));
+    expect([attempt, error?.code]).toEqual([1, 'push_forbidden']);
+    expect(pushes[1]).toMatchObject({ state: 'failed', error: { code: 'push_forbidden', blame: 'caller', retryable: false } });
   });
 
   it('that ends by itself is finished, and one that stored nothing has failed', async () => {
