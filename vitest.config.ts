@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config';
 
 /** Whole recordings whose evenness is looked at, and fleets that need the machine. */
-const measured = ['engines', 'recorder-pause', 'recovery'].map((name) => `test/system/${name}.test.ts`);
+const measured = ['ant-media', 'engines', 'recorder-pause', 'recovery'].map((name) => `test/system/${name}.test.ts`);
 const system = { testTimeout: 120_000, hookTimeout: 60_000 };
 
 export default defineConfig({

@@ -59,9 +59,15 @@ export const nginx: Proxy = {
   }),
 };
 
-/** A configuration with this one listener (`address:port`), as recommended. */
-export const nginxAt = (listen: string, { directory, leaf, edge }: Pick<Sites, 'directory' | 'leaf' | 'edge'>): string =>
-  frame({ directory, leaf, edge }, [server(listen, `location / {\n        proxy_pass http://${UPSTREAM};\n        ${recommended}\n    }`)]);
+/**
+ * A configuration with this one listener (`address:port`), as recommended.
+ * @param beside ports of other servers on 127.0.0.1 that take what is below a path
+ */
+export function nginxAt(listen: string, { directory, leaf, edge }: Pick<Sites, 'directory' | 'leaf' | 'edge'>, beside: Readonly<Record<string, number>> = {}): string {
+  const location = (path: string, upstream: string) => `location ${path} {\n        proxy_pass http://${upstream};\n        ${recommended}\n    }`;
+  const others = Object.entries(beside).map(([path, port]) => location(path, `127.0.0.1:${port}`));
+  return frame({ directory, leaf, edge }, [server(listen, [location('/', UPSTREAM), ...others].join('\n    '))]);
+}
 
 const server = (listen: string, body: string): string => `server {
     listen ${listen} ssl http2;
