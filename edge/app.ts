@@ -61,7 +61,7 @@ export type AppEnv = {
     /** Where the media of a recording that this request creates would go. @throws {OriginError} */
     mediaBase: () => Promise<MediaBase>;
     /** The WebSocket base of other servers behind the caller's host. @throws {OriginError} */
-    neighbourBase: () => string;
+    neighbourBase: () => Promise<string>;
   };
 };
 
@@ -113,7 +113,7 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
     const origin = () => (verdict ??= resolveOrigin(deps.factsOf(c), policy));
     c.set('origin', origin);
     c.set('mediaBase', () => reachableMediaBase(origin(), policy, localWorkers));
-    c.set('neighbourBase', () => neighbourBase(origin(), policy));
+    c.set('neighbourBase', () => neighbourBase(origin(), policy, localWorkers));
     return next();
   });
 

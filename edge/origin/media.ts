@@ -39,14 +39,6 @@ export function mediaBase(origin: OriginVerdict, policy: OriginPolicy): MediaBas
   return { url, step: step('scheme', scheme, allowInsecureWs ? 'ALLOW_INSECURE_WS is set' : 'all say http, and loopback is no network') };
 }
 
-/**
- * The caller's own origin, for another server behind the same host: `wss://rec.example.com:8443`. Neither MEDIA_URL nor a path
- * prefix of ours counts there.
- *
- * @throws {OriginError} as mediaBase
- */
-export const neighbourBase = (origin: OriginVerdict, policy: OriginPolicy): string => mediaBase({ ...origin, prefix: '' }, { ...policy, mediaUrl: null }).url;
-
 /** As mediaBase, and asks for a worker where only one on this machine could reach the URL. @throws also `origin_loopback` */
 export async function reachableMediaBase(origin: OriginVerdict, policy: OriginPolicy, localWorkers: LocalWorkers | null): Promise<MediaBase> {
   const base = mediaBase(origin, policy);
@@ -68,6 +60,16 @@ export async function reachableMediaBase(origin: OriginVerdict, policy: OriginPo
         'reach this service at, or MEDIA_URL to that of the deployment that takes media. On one machine, start a worker with the same REDIS_URL and QUEUE_PREFIX.',
     }),
   );
+}
+
+/**
+ * The caller's own origin, for another server behind the same host: `wss://rec.example.com:8443`. Neither MEDIA_URL nor a path
+ * prefix of ours counts there.
+ *
+ * @throws {OriginError} as reachableMediaBase
+ */
+export async function neighbourBase(origin: OriginVerdict, policy: OriginPolicy, localWorkers: LocalWorkers | null): Promise<string> {
+  return (await reachableMediaBase({ ...origin, prefix: '' }, { ...policy, mediaUrl: null }, localWorkers)).url;
 }
 
 function insecureCause(origin: OriginVerdict, { wsScheme, allowInsecureWs }: OriginPolicy): string | null {

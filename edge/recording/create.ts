@@ -58,7 +58,8 @@ export async function createFromRequest(
   const now = deps.now();
   checkRequest(request, config, now);
   const origin = c.get('origin')();
-  const { specs: push, secrets: pushSecrets } = pushesOf(request, c.get('neighbourBase'), now);
+  const namesNone = request.push?.some((each) => each.url === undefined) ?? false;
+  const { specs: push, secrets: pushSecrets } = pushesOf(request, namesNone ? await c.get('neighbourBase')() : '', now);
   const base = isRecorded ? (await c.get('mediaBase')()).url : null;
   // one that exists already takes no room
   const isFull = isRecorded && media !== null && config.mediaUrl === null && !(await hasRoom(media.storage));
@@ -145,13 +146,13 @@ function checkRequest(request: RecordingRequest, config: AppConfig, now: number)
 }
 
 /**
- * @param base as neighbourBase, asked only where a push names no URL
- * @throws {TabreelError} invalid_request where two of them are one; what `base` throws
+ * @param base as neighbourBase, of those that name no URL
+ * @throws {TabreelError} invalid_request where two of them are one
  */
-function pushesOf({ push = [] }: RecordingRequest, base: () => string, now: number): { specs: PushSpec[]; secrets: PushSecrets[] } {
+function pushesOf({ push = [] }: RecordingRequest, base: string, now: number): { specs: PushSpec[]; secrets: PushSecrets[] } {
   const secrets: PushSecrets[] = [];
   const specs = push.map(({ type, url, app = 'LiveApp', streamId = newStreamId(now), subscriberId, token, subscriberCode, iceServers }): PushSpec => {
-    const whole = new URL(url ?? `${base()}/${app}/websocket`);
+    const whole = new URL(url ?? `${base}/${app}/websocket`);
     secrets.push({ query: whole.search, token, subscriberCode, iceServers });
     whole.search = '';
     return { type, url: whole.href, streamId, ...(subscriberId === undefined ? {} : { subscriberId }) };

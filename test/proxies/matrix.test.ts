@@ -84,6 +84,17 @@ describe.skipIf(!hasOpenssl).each(Object.entries(trusts))('behind a real proxy t
       });
       const origin = (to: Target, options?: Options, prefix = ''): Promise<Answer> => ask(to, `${prefix}/v1/origin`, options);
 
+      /** So is where a push goes that names no URL: a server behind the same name, and not below our path. In the answer and in the job. */
+      async function isPushedTo(row: string, to: Target, prefix = '') {
+        const { status, body } = await ask(to, `${prefix}/v1/recordings`, { body: { ...page, push: [{ type: 'antmedia' }] } });
+        expect(status, JSON.stringify(body)).toBe(202);
+        queued += 1;
+        const url = `wss://${to.authority}/LiveApp/websocket`;
+        expect(body.push).toMatchObject([{ url }]);
+        expect((await edge.control.recordQueue.getJob(body.id))?.data.spec.push).toMatchObject([{ url }]);
+        note(proxy.name, row, 'wss');
+      }
+
       /** The answer is `wss://<what the caller asked for>` and nothing else. */
       async function isWss(row: string, to: Target, options?: Options, prefix = '') {
         const { status, body } = await origin(to, options, prefix);
@@ -93,7 +104,8 @@ describe.skipIf(!hasOpenssl).each(Object.entries(trusts))('behind a real proxy t
 
       /** No URL is made up, nothing is queued, and the operator is told which header is missing. */
       async function isRefused(row: string, to: Target, header: RegExp) {
-        for (const { status, body } of [await origin(to), await ask(to, '/v1/recordings', { body: page })]) {
+        const pushed = { ...page, record: false, push: [{ type: 'antmedia' }] };
+        for (const { status, body } of [await origin(to), await ask(to, '/v1/recordings', { body: page }), await ask(to, '/v1/recordings', { body: pushed })]) {
           expect(status, JSON.stringify(body)).toBe(421);
           expect(body.remedy, JSON.stringify(body)).toMatch(header);
           expect(body).not.toHaveProperty('websocket');
@@ -140,6 +152,17 @@ describe.skipIf(!hasOpenssl).each(Object.entries(trusts))('behind a real proxy t
       it('the media socket behind a prefix', () => takesMedia('the media socket behind a prefix', target('prefix'), PREFIX));
       it('the media socket behind two proxies', () => takesMedia('the media socket behind two proxies', target('append')));
       it('a scheme that is wss', () => takesMedia('X-Forwarded-Proto: wss', target('wss')));
+
+      it('a push without a URL', async () => {
+        await isPushedTo('a push without a URL', target('single'));
+        await isPushedTo('a push without a URL', target('append'));
+        await isPushedTo('a push without a URL', target('pass'));
+        await isPushedTo('a push without a URL, another port outside', target('inner-port', NAME, 8443));
+        await isPushedTo('a push without a URL, another port outside', target('port-80', NAME, null));
+        await isPushedTo('a push without a URL behind a prefix', target('prefix'), PREFIX);
+        await isPushedTo('a push without a URL, an IPv6 address as host', target('ipv6', `[${ADDRESS}]`));
+        await isPushedTo("a push without a URL, Host is the upstream's name", target('rename'));
+      });
 
       it('forged headers', async () => {
         for (const headers of forgeries) {
