@@ -4,12 +4,12 @@
  */
 import { TabreelError } from '../shared/errors.ts';
 import type { Log } from '../shared/log.ts';
+import { mayDialFor } from '../shared/push-addresses.ts';
 import type { PushSecrets, PushStats, RecordingSpec } from '../shared/recording.ts';
 import { avcCodec, type AudioChunk, type VideoPacket } from './capture/capture.ts';
 import { monotonicMicros } from './media/clock.ts';
 import { createOpusTrack, type OpusTrack } from './media/opus-track.ts';
 import type { FromRecorder } from './process-protocol.ts';
-import { mayDialFor } from './push/may-dial.ts';
 import { createAntMediaPush, type Push, type PushState } from './push/push.ts';
 
 /** Key frames that pushes ask for come so far apart, in milliseconds, as each begins a segment of the recording. */

@@ -5,6 +5,7 @@ import { TabreelError, type FieldIssue } from '../../shared/errors.ts';
 import { newJob, type RecordingJob } from '../../shared/job.ts';
 import { withoutQuery } from '../../shared/log.ts';
 import { mediaUrlOf } from '../../shared/origin.ts';
+import { isForbidden } from '../../shared/push-addresses.ts';
 import { queueRecording } from '../../shared/queue.ts';
 import {
   defaultVideoBitrate,
@@ -147,7 +148,7 @@ function checkRequest(request: RecordingRequest, config: AppConfig, now: number)
 
 /**
  * @param base as neighbourBase, of those that name no URL
- * @throws {TabreelError} invalid_request where two of them are one
+ * @throws {TabreelError} invalid_request where two of them are one, or an address is none that a worker would dial
  */
 function pushesOf({ push = [] }: RecordingRequest, base: string, now: number): { specs: PushSpec[]; secrets: PushSecrets[] } {
   const secrets: PushSecrets[] = [];
@@ -157,14 +158,22 @@ function pushesOf({ push = [] }: RecordingRequest, base: string, now: number): {
     whole.search = '';
     return { type, url: whole.href, streamId, ...(subscriberId === undefined ? {} : { subscriberId }) };
   });
-  const issues = specs.flatMap(({ url, streamId }, i) =>
-    specs.slice(0, i).some((other) => other.url === url && other.streamId === streamId)
-      ? [{ path: `push.${i}.streamId`, message: 'is pushed to the same `url` already' }]
-      : [],
-  );
+  const issues = specs.flatMap(({ url, streamId }, i) => {
+    const isSame = specs.slice(0, i).some((other) => other.url === url && other.streamId === streamId);
+    const dialled: [path: string, host: string][] = [
+      ['url', new URL(url).hostname],
+      ...(secrets[i]?.iceServers ?? []).flatMap(({ urls }, j) => [urls].flat().map((each): [string, string] => [`iceServers.${j}.urls`, hostOfIceServer(each)])),
+    ];
+    return [
+      ...(isSame ? [{ path: `push.${i}.streamId`, message: 'is pushed to the same `url` already' }] : []),
+      ...dialled.filter(([, host]) => isForbidden(url, host)).map(([path, host]) => ({ path: `push.${i}.${path}`, message: `${host} is an address that may not be dialled` })),
+    ];
+  });
   if (issues.length > 0) throw invalid(issues);
   return { specs, secrets };
 }
+
+const hostOfIceServer = (url: string): string => /^\w+:(\[[^\]]*\]|[^:?]*)/.exec(url)?.[1] ?? '';
 
 /** As Ant Media's Media Push plugin makes it: 12 letters and digits, and the time in milliseconds. */
 export function newStreamId(now: number): string {
