@@ -32,7 +32,8 @@ export function createMediaMetrics(): MediaMetrics {
       return {
         update: (counts) => void (own.counts = counts),
         push: (index, state) => void (own.states[index] = state),
-        pushes: (stats) => void (own.pushes = stats),
+        // a late packet takes a loss back, which a counter can't
+        pushes: (stats) => void (own.pushes = stats.map((push, i) => ({ ...push, packetsLost: Math.max(push.packetsLost, own.pushes[i]?.packetsLost ?? 0) }))),
         over() {
           if (!running.delete(own)) return;
           add(past, own.counts);
