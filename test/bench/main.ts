@@ -19,6 +19,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { findBrowser } from '../../worker/browser/find.ts';
+import { startAntMedia } from '../antmedia/server.ts';
 import { startRedis } from '../helpers/redis.ts';
 import { createGroup, type Group } from './group.ts';
 import { describeMachine } from './machine.ts';
@@ -81,8 +82,9 @@ const server = stack.use(await startBenchPages());
 const redis = stack.use(await startRedis());
 say('The services start, and calibrate their sound.');
 const services = [];
+const isWanted = (way: string) => wantedWays === null || wantedWays.includes(way);
 for (const engine of ['tab', 'self'] as const) {
-  if (wantedWays !== null && !wantedWays.includes(engine)) continue;
+  if (!isWanted(engine) && !isWanted(`${engine}-push`)) continue;
   services.push(stack.use(await startService({ engine, name: engine, redisUrl: redis.url, directory: await mkdtemp(join(directory, 'service-')) })));
 }
 const others: Way[] = [
@@ -94,7 +96,9 @@ const others: Way[] = [
   mediaRecorder('mediarecorder-webm', 'webm', 'video/webm;codecs="vp8,opus"', chrome),
   pageScreencast('page-screencast', chrome),
 ];
-const ways = [...services.map(({ way }) => way), ...others].filter(({ name }) => wantedWays === null || wantedWays.includes(name));
+const farEnd = services.some(({ engine }) => isWanted(`${engine}-push`)) ? stack.use(await startAntMedia()) : null;
+const ours = services.flatMap(({ way, pushing }) => [way, ...(farEnd === null ? [] : [pushing(farEnd.websocketUrl)])]);
+const ways = [...ours, ...others].filter(({ name }) => isWanted(name));
 const usedPages = pages.filter(({ name }) => wantedPages === null || wantedPages.includes(name));
 const similarity = await createSimilarity(
   usedPages.some(({ kind }) => kind === 'known') ? [chrome, shell] : [],

@@ -11,6 +11,8 @@ import { AUDIO_BITRATE, picture, VIDEO_BITRATE, type Way } from '../way.ts';
 export type Service = AsyncDisposable & {
   engine: CaptureEngineName;
   way: Way;
+  /** The same, pushed to an Ant Media Server while it is recorded. @param url of its signalling socket */
+  pushing(url: string): Way;
   /** Milliseconds from a POST to the first segment in the storage, where a process waits for a recording. */
   firstSegment(url: string): Promise<number>;
 };
@@ -76,29 +78,35 @@ export async function startService({ engine, name, redisUrl, directory }: Servic
     throw new Error('the worker does not become ready');
   };
 
-  const way: Way = {
-    name,
-    what: `this project, \`CAPTURE_ENGINE=${engine}\`: worker, the recording's process and its browser; edge, finaliser and Redis apart`,
+  const wayOf = (own: Pick<Way, 'name' | 'what'>, more: Record<string, unknown>, lookAt: (recording: Recording) => void): Way => ({
+    ...own,
     draws: engine === 'self' ? 'headless-shell' : 'chrome',
     async start({ url }) {
       await warm();
-      const { id } = await post({ ...spec, url });
+      const { id } = await post({ ...spec, ...more, url });
       await until(id, 'recording');
       return {
         group: workerGroup,
         edge: edgeGroup,
         async stop() {
+          lookAt(await api(`/v1/recordings/${id}`));
           await api(`/v1/recordings/${id}/stop`, { method: 'POST' });
           await until(id, 'completed');
           return join(storage, id, 'recording.mp4');
         },
       };
     },
-  };
+  });
+  const what = `this project, \`CAPTURE_ENGINE=${engine}\`: worker, the recording's process and its browser; edge, finaliser and Redis apart`;
+  const pushWhat = `the same as ${name}, pushed meanwhile to a WebRTC receiver on this machine, which isn't counted`;
   const all = stack.move();
   return {
     engine,
-    way,
+    way: wayOf({ name, what }, {}, () => undefined),
+    pushing: (url) =>
+      wayOf({ name: `${name}-push`, what: pushWhat }, { push: [{ type: 'antmedia', url }] }, ({ push: [push] }) => {
+        if (push?.state !== 'live') throw new Error(`the push is not live: ${JSON.stringify(push)}`);
+      }),
     async firstSegment(url) {
       await warm();
       await sleep(300);
