@@ -1,11 +1,12 @@
 /** Entry of the process that runs one recording: forked by the worker, told all over IPC, reads no environment. */
-import { rmSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { TabreelError } from '../shared/errors.ts';
 import { createLog, type Log } from '../shared/log.ts';
 import { measureSoundDelay } from './calibration.ts';
 import { createPageCommands } from './commands.ts';
 import { createPausing } from './pausing.ts';
+import { killUsersOf } from './kill-tree.ts';
 import { isProcessDirectory } from './leftovers.ts';
 import type { FromRecorder, RecorderSettings, ToRecorder } from './process-protocol.ts';
 import { record } from './recorder.ts';
@@ -43,7 +44,7 @@ process.on('message', (message: ToRecorder) => {
 // The worker is gone, and with it whoever tells what is wanted; another attempt will go on. What was captured until then is
 // still delivered, for as long as the next attempt doesn't take the ingest over.
 process.on('disconnect', () => {
-  if (!started) return leave();
+  if (!started) return void leave();
   const reason = new TabreelError('worker_lost', 'The worker is gone');
   stop.abort(reason);
   setTimeout(() => abandon.abort(reason), ORPHAN_MS).unref();
@@ -52,7 +53,7 @@ process.on('disconnect', () => {
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
 report({ type: 'ready' });
 // a worker that died while this came up is not told of any more
-if (!process.connected) leave();
+if (!process.connected) void leave();
 
 const logOf = (settings: RecorderSettings, fields: Record<string, unknown>): Log =>
   createLog(settings.logLevel, (line) => process.stderr.write(`${line}\n`), fields);
@@ -88,7 +89,7 @@ async function run({ job, attempt, secrets, settings, continues }: Extract<ToRec
   await sink[Symbol.asyncDispose]();
   tellCounts();
   clearInterval(alive);
-  leave();
+  await leave();
 }
 
 async function calibrate(settings: RecorderSettings): Promise<void> {
@@ -102,12 +103,20 @@ async function calibrate(settings: RecorderSettings): Promise<void> {
     log.warn('calibration failed', { error });
     report({ type: 'calibrated', soundDelay: {} });
   }
-  leave();
+  await leave();
 }
 
-function leave(): void {
+async function leave(): Promise<void> {
   if (process.connected) process.disconnect();
-  // the directory that the worker made for this process is the worker's to remove, unless it is gone
-  else if (isProcessDirectory(tmpdir())) rmSync(tmpdir(), { recursive: true, force: true, maxRetries: 3 });
+  else await removeDirectory();
   process.exit(0);
+}
+
+/** The directory that the worker made for this process is the worker's to remove, unless it is gone. Never throws. */
+async function removeDirectory(): Promise<void> {
+  const directory = tmpdir();
+  if (!isProcessDirectory(directory)) return;
+  // a browser that is still ending would make its files anew
+  await killUsersOf(directory);
+  await rm(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 }).catch(() => undefined);
 }

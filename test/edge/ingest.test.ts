@@ -8,7 +8,7 @@ import { diskStorage } from '../../edge/storage/disk.ts';
 import { storageFull, type Storage } from '../../edge/storage/storage.ts';
 import { ACKED_HEADER, ATTEMPT_HEADER, ATTEMPT_TOKEN_HEADER, DIAL_HEADER, MEDIA_SUBPROTOCOL } from '../../shared/media-protocol.ts';
 import type { Recording } from '../../shared/recording.ts';
-import { startRedis, type TestRedis } from '../helpers/redis.ts';
+import { hasRedisServer, startRedis, type TestRedis } from '../helpers/redis.ts';
 import type { CmafPart } from './cmaf.ts';
 import { dial, testEdge, type TestEdge } from './harness.ts';
 
@@ -226,7 +226,7 @@ describe('sockets', () => {
 });
 
 describe('an attempt token', () => {
-  test('comes with the welcome, and admits only its own attempt, only beside the credential and only without Redis', async () => {
+  test.runIf(hasRedisServer)('comes with the welcome, and admits only its own attempt, only beside the credential and only without Redis', async () => {
     const own = await startRedis();
     await using alone = await testEdge(own.url);
     const one = await alone.create();

@@ -43,7 +43,7 @@ type World = {
   finishing(): Promise<string[]>;
   /** Queues a recording whose process behaves as named. */
   queue(behaviour: string, more?: { sealed?: string; id?: string; unqueued?: boolean }): Promise<string>;
-  /** Waits until the record is as it should be; looks at each event of it. */
+  /** Waits until the record is as it should be; looks at each event of it, and now and then. */
   until(id: string, what: (record: RecordingRecord) => boolean): Promise<RecordingRecord>;
   messages(id: string): Promise<string[]>;
 };
@@ -139,7 +139,12 @@ async function start(options: Options = {}): Promise<World> {
       watcher.on('message', onMessage);
       await watcher.subscribe(store.channel(id));
       void look();
-      return promise.finally(() => watcher.off('message', onMessage));
+      // not all of a record's changes are told
+      const looking = setInterval(() => void look(), 200);
+      return promise.finally(() => {
+        clearInterval(looking);
+        watcher.off('message', onMessage);
+      });
     },
     messages: async (id) =>
       (await store.events(id, '0')).filter(({ type }) => type === 'log').map(({ data }) => (JSON.parse(data) as { message: string }).message),
