@@ -5,6 +5,7 @@ import { methodNotAllowed } from 'hono/method-not-allowed';
 import { secureHeaders } from 'hono/secure-headers';
 import { TabreelError } from '../shared/errors.ts';
 import type { Log } from '../shared/log.ts';
+import { mediaPushRoutes } from './antmedia/routes.ts';
 import type { EdgeConfig } from './config.ts';
 import type { Connections } from './connections.ts';
 import { docsRoutes } from './docs/routes.ts';
@@ -120,6 +121,7 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
   app.route('/', healthRoutes(deps));
   app.route('/v1/recordings', recordingRoutes(deps));
   app.route('/v1/origin', originRoutes());
+  app.route('/:app/rest/v1/media-push', mediaPushRoutes(deps));
   app.route('/', docsRoutes(app));
   app.route('/', doctorPageRoutes());
   if (deps.dashboard) {

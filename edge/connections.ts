@@ -5,6 +5,7 @@ import type { FinishJob, RecordingJob } from '../shared/job.ts';
 import { createPresence, type Presence } from '../shared/presence.ts';
 import { createFinishQueue, createRecordQueue, failFastRedis } from '../shared/queue.ts';
 import { createRecordingStore, type RecordingStore } from '../shared/recording-store.ts';
+import { createStreamStore, type StreamStore } from './antmedia/streams.ts';
 
 export type Connections = {
   store: RecordingStore;
@@ -12,6 +13,7 @@ export type Connections = {
   finishQueue: Queue<FinishJob>;
   presence: Presence;
   commands: CommandStore;
+  streams: StreamStore;
   /** Rejects within two seconds where Redis is away. */
   ping(): Promise<void>;
   close(): Promise<void>;
@@ -28,6 +30,7 @@ export function openConnections({ redisUrl, queuePrefix }: { redisUrl: string; q
     finishQueue,
     presence: createPresence(redis, queuePrefix),
     commands: createCommandStore(redis, queuePrefix),
+    streams: createStreamStore(redis, queuePrefix),
     async ping() {
       await redis.ping();
     },

@@ -204,6 +204,9 @@ export type RecordingRequest = z.infer<typeof recordingRequest>;
 export const defaultVideoBitrate = (spec: { width: number; height: number; frameRate: number }): number =>
   Math.min(50_000_000, Math.max(200_000, Math.round((spec.width * spec.height * spec.frameRate * 0.11) / 1000) * 1000));
 
+/** What an Ant Media Server can record a stream as. */
+export const serverRecordTypes = ['mp4', 'webm'] as const;
+
 /** A push without its secrets. */
 export const pushSpec = z.object({
   type: z.literal('antmedia'),
@@ -211,6 +214,8 @@ export const pushSpec = z.object({
   url: z.url({ protocol: /^wss?$/ }).max(2048),
   streamId,
   subscriberId: z.string().optional(),
+  /** The server is asked to record the stream so. */
+  recordType: z.enum(serverRecordTypes).optional(),
 });
 export type PushSpec = z.infer<typeof pushSpec>;
 
@@ -241,6 +246,8 @@ export const recordingSpec = z.object({
   /** Whether media are stored and a file is made. */
   record: z.boolean().default(true),
   push: z.array(pushSpec).default([]),
+  /** Chrome's, of those that edge/antmedia/switches.ts lets through. */
+  switches: z.array(z.string()).optional(),
 });
 export type RecordingSpec = z.infer<typeof recordingSpec>;
 

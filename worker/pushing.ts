@@ -11,6 +11,7 @@ import { monotonicMicros } from './media/clock.ts';
 import { createOpusTrack, type OpusTrack } from './media/opus-track.ts';
 import type { FromRecorder } from './process-protocol.ts';
 import { createAntMediaPush, type Push, type PushState } from './push/push.ts';
+import { askToRecord } from './push/server-recording.ts';
 
 /** Key frames that pushes ask for come so far apart, in milliseconds, as each begins a segment of the recording. */
 const KEY_FRAME_EVERY_MS = 1000;
@@ -96,8 +97,15 @@ export function createPushing(options: PushingOptions): Pushing {
     states[index] = state;
     if (state !== 'publishing' && state !== 'live') borne[index] = Infinity;
     report({ type: 'push', index, state, error: error?.toRecordingError() ?? null });
+    const target = spec.push[index] as RecordingSpec['push'][number];
+    const { streamId } = target;
+    if (state === 'live' && target.recordType !== undefined) {
+      // each session is a stream of its own there, which nothing records yet
+      askToRecord(target, { ca: options.ca, mayDial: mayDialFor(target.url) }).catch((problem: Error) => {
+        report({ type: 'warning', code: `push_record_${index}`, message: `The server does not record ${streamId}: ${problem.message}` });
+      });
+    }
     if (state !== 'failed' || error === null) return;
-    const { streamId } = spec.push[index] as RecordingSpec['push'][number];
     report({ type: 'warning', code: `push_failed_${index}`, message: `The push of ${streamId} has failed: ${error.message}` });
     if (states.length === spec.push.length && states.every((each) => each === 'failed')) options.allFailed(error);
   };

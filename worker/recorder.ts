@@ -162,6 +162,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
       paced,
       webrtc: spec.webrtc,
       treatAsSecure: name === 'self' ? insecureOrigin(spec.url) : null,
+      switches: spec.switches,
     },
     ending,
   );

@@ -29,7 +29,7 @@ const texts: Readonly<Record<number, string>> = {
   504: 'The worker did not answer: the script may have been run',
   507: 'The storage is full',
 };
-const problems = (...statuses: number[]): Responses =>
+export const problems = (...statuses: number[]): Responses =>
   Object.fromEntries(statuses.map((status) => [status, { description: texts[status] ?? '', content: problemContent }]));
 
 /** What only the deployment that takes the media has. */
@@ -38,7 +38,7 @@ const held = (...statuses: number[]): Responses => ({
   ...problems(...statuses, 501, 503),
 });
 
-const json = (description: string, schema: z.ZodType, headers?: Record<string, { description: string; schema: { type: 'string' } }>) => ({
+export const json = (description: string, schema: z.ZodType, headers?: Record<string, { description: string; schema: { type: 'string' } }>) => ({
   description,
   content: { 'application/json': { schema: resolver(schema) } },
   ...(headers === undefined ? {} : { headers }),

@@ -27,7 +27,7 @@ export const invalid = (issues: readonly FieldIssue[]): TabreelError =>
 type ZodIssue = { code?: string; path: readonly PropertyKey[]; message: string; keys?: readonly string[] };
 
 /** An unknown field is reported at its own path, not at its parent's. */
-function issuesOf(issue: ZodIssue): FieldIssue[] {
+export function issuesOf(issue: ZodIssue): FieldIssue[] {
   const path = issue.path.map(String);
   if (issue.code === 'unrecognized_keys') {
     return (issue.keys ?? []).map((key) => ({ path: [...path, key].join('.'), message: 'there is no such field' }));

@@ -65,20 +65,30 @@ const going = ['recording', 'paused'] as const;
 
 /** Idempotent: a recording that is over, or about to be, stays as it is. */
 export const stopRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
-  const { store, log } = deps;
-  const before = await findRecord(store, c.req.param('id') ?? '');
-  if (!(await cancelQueued(deps, before.id, 'stopped'))) {
-    const stopped = await store.change(before.id, { from: running, wanted: going, desired: 'stopped' });
-    if (stopped.outcome === 'changed') log.info('recording is to stop', { recording: before.id });
-    await dropNextJob(deps, before);
-  }
+  const before = await findRecord(deps.store, c.req.param('id') ?? '');
+  await stop(deps, before);
   return answer(deps, c, before.id);
 };
 
+export async function stop(deps: AppDeps, before: RecordingRecord): Promise<void> {
+  const { store, log } = deps;
+  if (await cancelQueued(deps, before.id, 'stopped')) return;
+  const stopped = await store.change(before.id, { from: running, wanted: going, desired: 'stopped' });
+  if (stopped.outcome === 'changed') log.info('recording is to stop', { recording: before.id });
+  await dropNextJob(deps, before);
+}
+
 /** Ends it without a file: what is stored of it is discarded. Idempotent; a recording that has come to another end keeps its file. */
 export const cancelRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
+  const before = await findRecord(deps.store, c.req.param('id') ?? '');
+  await cancel(deps, before);
+  const record = await findRecord(deps.store, before.id);
+  if (record.state === 'completed' || record.state === 'failed') throw illegal(record, 'canceled');
+  return answer(deps, c, before.id);
+};
+
+export async function cancel(deps: AppDeps, before: RecordingRecord): Promise<void> {
   const { store, finishQueue, log } = deps;
-  const before = await findRecord(store, c.req.param('id') ?? '');
   const { id } = before;
   if (!(await cancelQueued(deps, id, 'canceled'))) {
     const canceled = await store.change(id, { from: [...running, 'finishing'], wanted: [...going, 'stopped', 'canceled'], desired: 'canceled' });
@@ -90,10 +100,7 @@ export const cancelRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
       await store.change(id, { from: ['finishing'], wanted: ['canceled'], to: 'canceled' });
     }
   }
-  const record = await findRecord(store, id);
-  if (record.state === 'completed' || record.state === 'failed') throw illegal(record, 'canceled');
-  return answer(deps, c, id);
-};
+}
 
 /** Both idempotent, and good from the moment the recording is created: a paused one opens its page and waits. */
 export const pauseRecording = (deps: AppDeps) => (c: Context<AppEnv>) => wish(deps, c, 'paused');

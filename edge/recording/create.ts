@@ -44,6 +44,7 @@ export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Pr
  * @param c whose origin it is made for
  * @param request as parsed by the schema
  * @param idempotencyKey null for none
+ * @param more what no request of our own can ask for. `recordType` is of all its pushes
  * @returns the recording as the API answers it, and whether it is new
  * @throws {TabreelError} invalid_request with every field that can't be met here; OriginError; Redis's own errors
  */
@@ -52,6 +53,7 @@ export async function createFromRequest(
   c: Context<AppEnv>,
   request: RecordingRequest,
   idempotencyKey: string | null = null,
+  more: { id?: string; recordType?: PushSpec['recordType']; switches?: string[] } = {},
 ): Promise<{ created: boolean; view: Recording }> {
   const { config, log, store, recordQueue, media } = deps;
   const { record: isRecorded } = request;
@@ -67,10 +69,10 @@ export async function createFromRequest(
   const keyHash = idempotencyKey === null ? null : await sha256(idempotencyKey);
   if (isFull && (keyHash === null || !(await store.isKnown(keyHash)))) throw storageFull();
 
-  const id = newRecordingId(now);
+  const { id = newRecordingId(now), recordType, switches } = more;
   const startAt = request.startAt === undefined ? null : new Date(request.startAt).toISOString();
   const start = Math.max(now, startAt === null ? now : Date.parse(startAt));
-  const spec = { ...specOf(request, config), push };
+  const spec = { ...specOf(request, config), push: recordType === undefined ? push : push.map((each) => ({ ...each, recordType })), ...(switches === undefined ? {} : { switches }) };
   const { scheme, host, port, source, prefix, hops } = origin;
   const job = newJob({
     recordingId: id,

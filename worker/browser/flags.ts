@@ -15,6 +15,8 @@ export type FlagOptions = {
   webrtc: 'proxied' | 'direct';
   /** The page's origin, where it is plain http and `self` capture needs it to count as a secure context. */
   treatAsSecure: string | null;
+  /** The caller's own. */
+  switches?: readonly string[] | undefined;
 };
 
 export function browserFlags(options: FlagOptions): string[] {
@@ -34,6 +36,7 @@ export function browserFlags(options: FlagOptions): string[] {
       : // headless shell has no tab picker: its stand-in grants the tab that asks
         ['--use-fake-ui-for-media-stream']),
     ...(options.treatAsSecure === null ? [] : [`--unsafely-treat-insecure-origin-as-secure=${options.treatAsSecure}`]),
+    ...(options.switches ?? []),
     'about:blank',
   ];
 }

@@ -1,0 +1,71 @@
+/** Asks an Ant Media Server to record a stream that is pushed to it, as its dashboard would: one REST call. */
+import type { LookupAddress } from 'node:dns';
+import { request as httpRequest } from 'node:http';
+import { Agent, request as httpsRequest } from 'node:https';
+import { isIP, type LookupFunction } from 'node:net';
+import { z } from 'zod';
+import type { PushSpec } from '../../shared/recording.ts';
+import { trusting } from '../sink/media-dial.ts';
+import { resolveAll, systemLookup } from './addresses.ts';
+
+/** Milliseconds for the whole call. */
+const TIMEOUT_MS = 10_000;
+const ANSWER_BYTES_AT_MOST = 64 * 1024;
+
+const answer = z.object({ success: z.boolean(), message: z.string().nullish() });
+
+/**
+ * No redirect is followed.
+ *
+ * @param ca PEM of an authority that is trusted beside Node's own and the system's
+ * @throws {Error} why it does not record, or did not answer
+ */
+export async function askToRecord(
+  { url, streamId, recordType }: PushSpec,
+  { ca, mayDial }: { ca: string | null; mayDial(address: string): boolean },
+): Promise<void> {
+  const { protocol, host, hostname, pathname } = new URL(url);
+  if (!pathname.endsWith('/websocket')) throw new Error(`${host}: the address of its REST API does not follow from ${pathname}`);
+  const base = `${protocol === 'wss:' ? 'https' : 'http'}://${host}${pathname.slice(0, -'/websocket'.length)}`;
+  const refuse = (address: string) => new Error(`${host} is ${address}, which may not be dialled`);
+  const literal = hostname.replace(/^\[(.*)\]$/, '$1');
+  if (isIP(literal) !== 0 && !mayDial(literal)) throw refuse(literal);
+  const lookup: LookupFunction = (name, _options, callback) => {
+    resolveAll(name, systemLookup).then((addresses) => {
+      const refused = addresses.find((address) => !mayDial(address));
+      if (refused !== undefined) return callback(refuse(refused), []);
+      callback(null, addresses.map((address): LookupAddress => ({ address, family: isIP(address) })));
+    }, (error: NodeJS.ErrnoException) => callback(error, []));
+  };
+  const signal = AbortSignal.timeout(TIMEOUT_MS);
+  const options = { method: 'PUT', lookup, signal, headers: { accept: 'application/json', 'content-length': 0 } } as const;
+  const path = `${base}/rest/v2/broadcasts/${encodeURIComponent(streamId)}/recording/true?recordType=${recordType ?? 'mp4'}`;
+  const text = await new Promise<string>((resolve, reject) => {
+    const request = protocol === 'wss:' ? httpsRequest(path, { ...options, agent: new Agent({ secureContext: trusting(ca) }) }) : httpRequest(path, { ...options, agent: false });
+    request.on('error', reject);
+    request.on('response', (response) => {
+      const { statusCode } = response;
+      let body = '';
+      response.setEncoding('utf8').on('error', reject);
+      response.on('data', (chunk: string) => {
+        body += chunk;
+        if (body.length > ANSWER_BYTES_AT_MOST) request.destroy(new Error(`${host} answered at too great length`));
+      });
+      response.on('end', () => (statusCode === 200 ? resolve(body) : reject(new Error(`${host} answered with HTTP status ${statusCode}`))));
+    });
+    request.end();
+  }).catch((error: unknown) => {
+    throw signal.aborted ? new Error(`${host} did not answer within ${TIMEOUT_MS / 1000} s`) : error;
+  });
+  const parsed = answer.safeParse(jsonOf(text));
+  if (!parsed.success) throw new Error(`${host} gave an answer that is not understood`);
+  if (!parsed.data.success) throw new Error(`${host}: ${(parsed.data.message ?? 'it gave no reason').slice(0, 300)}`);
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
