@@ -246,6 +246,7 @@ describe('operation', () => {
       'get /v1/recordings/{id}/thumbnail.jpg',
       'post /v1/recordings',
       'post /v1/recordings/{id}/cancel',
+      'post /v1/recordings/{id}/commands',
       'post /v1/recordings/{id}/markers',
       'post /v1/recordings/{id}/pause',
       'post /v1/recordings/{id}/resume',

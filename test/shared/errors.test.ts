@@ -29,18 +29,19 @@ describe('an error', () => {
 describe('the kinds of errors', () => {
   const kinds = Object.entries(errorKinds) as [ErrorCode, TabreelError['kind']][];
 
-  test('an HTTP status blames who is to blame: 4xx the caller, 5xx us, and 421 whoever runs the service', () => {
+  test('an HTTP status blames who is to blame: 4xx the caller, 5xx us, 421 whoever runs the service, and a page that went elsewhere itself', () => {
     for (const [code, { blame, status, title }] of kinds) {
       expect(title, code).toMatch(/^[A-Z].*[^.]$/);
       if (status === undefined) continue;
       expect(status, code).toBeGreaterThanOrEqual(400);
-      expect(blame, code).toBe(status < 500 && status !== 421 ? 'caller' : 'service');
+      expect(blame, code).toBe(code === 'page_navigated' ? 'target' : status < 500 && status !== 421 ? 'caller' : 'service');
     }
   });
 
   test('what a page does wrong is not ours, and what breaks in here is not the page', () => {
-    for (const [code, { blame }] of kinds) {
-      if (/^(target|page)_/.test(code)) expect(blame, code).toBe('target');
+    for (const [code, { blame, status }] of kinds) {
+      // an answer to whoever would run a script is about his request
+      if (/^(target|page)_/.test(code) && status === undefined) expect(blame, code).toBe('target');
       if (/^(browser|capture|encoder|media|worker|redis|storage)_/.test(code)) expect(blame, code).toBe('service');
     }
   });
