@@ -247,10 +247,14 @@ describe('operation', () => {
       'post /v1/recordings',
       'post /v1/recordings/{id}/cancel',
       'post /v1/recordings/{id}/commands',
+      'post /v1/recordings/{id}/commands',
       'post /v1/recordings/{id}/markers',
       'post /v1/recordings/{id}/pause',
       'post /v1/recordings/{id}/resume',
       'post /v1/recordings/{id}/stop',
+      'post /{app}/rest/v1/media-push/send-command',
+      'post /{app}/rest/v1/media-push/start',
+      'post /{app}/rest/v1/media-push/stop/{streamId}',
     ]);
     const post = body.paths['/v1/recordings'].post;
     expect(post.requestBody.content['application/json'].schema).toMatchObject({ required: ['url'], properties: { width: { minimum: 16, default: 1280 } } });
