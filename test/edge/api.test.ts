@@ -247,7 +247,6 @@ describe('operation', () => {
       'post /v1/recordings',
       'post /v1/recordings/{id}/cancel',
       'post /v1/recordings/{id}/commands',
-      'post /v1/recordings/{id}/commands',
       'post /v1/recordings/{id}/markers',
       'post /v1/recordings/{id}/pause',
       'post /v1/recordings/{id}/resume',
