@@ -165,6 +165,28 @@ for (const name of runtimeNames) describe.skipIf(missing(name))(name, () => {
     }
   });
 
+  test("the Media Push plugin's calls work, but for those that a page's worker has to answer", async () => {
+    // workerd believes no forwarding header, and comes by loopback here
+    await using public_ = name === 'workerd' ? await startWorkerd({ ...settings(name), PUBLIC_URL: 'https://rec.example.com' }, directory) : null;
+    const at = public_?.url ?? url;
+    const send = (path: string, body: unknown) =>
+      ask(`${at}/LiveApp/rest/v1/media-push/${path}`, {
+        method: 'POST',
+        body: JSON.stringify(body),
+        headers: { 'content-type': 'application/json', 'x-forwarded-proto': 'https', 'x-forwarded-host': 'rec.example.com' },
+      });
+    const streamId = `s${crypto.randomUUID()}`;
+    const started = send(`start?streamId=${streamId}`, { url: page });
+    const found = async () => (await ask(`${url}/v1/recordings?state=queued&limit=100`)).body.recordings.find((each: any) => each.push[0]?.streamId === streamId);
+    await expect.poll(found, { timeout: 20_000 }).toMatchObject({ push: [{ url: expect.stringMatching(/^wss:.*\/LiveApp\/websocket$/), state: 'waiting' }] });
+    expect((await send(`start?streamId=${streamId}`, { url: page })).body).toMatchObject({ success: false, message: expect.stringContaining('already exists') });
+    expect(await send(`stop/${streamId}`, {})).toMatchObject({ status: 200, body: { success: true } });
+    expect(await started).toMatchObject({ status: 200, body: { success: false, message: expect.stringContaining('stopped'), dataId: null, errorId: 0 } });
+    const command = await send(`send-command?streamId=${streamId}`, { jsCommand: 'return 1' });
+    if (serverless) expect(command).toMatchObject({ status: 501, body: { code: 'unsupported_here', detail: expect.stringContaining('Node edge') } });
+    else expect(command).toMatchObject({ status: 200, body: { success: false, message: expect.stringContaining('Driver does not exist') } });
+  });
+
   if (serverless) test('what the runtime can not do is answered with the reason', async () => {
     for (const path of ['/v1/recordings/rec_00000000000000000000000000/media', '/dashboard', '/dashboard/api/queues']) {
       const answer = await ask(`${url}${path}`);
