@@ -26,11 +26,10 @@ const met: ReadonlySet<string> = new Set([
 /** How the page looks, and what it is told of its visitor; nothing that opens a way past the recording's proxy or the page's own bounds. */
 const passed: readonly RegExp[] = [
   /^--accept-lang=[A-Za-z0-9-]{1,35}$/,
-  /^--lang=[A-Za-z0-9-]{1,35}$/,
   /^--user-agent=[\x20-\x7e]{1,512}$/,
   /^--font-render-hinting=(none|slight|medium|full|max)$/,
-  /^--force-color-profile=(srgb|display-p3-d65|color-spin-gamma24)$/,
-  /^--(disable-font-subpixel-positioning|disable-lcd-text|disable-smooth-scrolling|force-dark-mode|force-prefers-reduced-motion)$/,
+  /^--force-color-profile=srgb$/,
+  /^--(disable-font-subpixel-positioning|disable-lcd-text|force-dark-mode|force-prefers-reduced-motion)$/,
 ];
 
 /** @param list separated by commas. @returns what goes to the browser, and what is refused */

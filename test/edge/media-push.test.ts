@@ -120,13 +120,13 @@ describe('start', () => {
   });
 
   test('passes on the switches that can do no harm, and names the others', async () => {
-    const extraChromeSwitches = '--lang=de, --no-sandbox,,--proxy-server=http://evil.example.com,--disable-web-security,--force-dark-mode,--load-extension=/tmp/x,--lang=de --no-sandbox';
+    const extraChromeSwitches = '--accept-lang=de, --no-sandbox,,--proxy-server=http://evil.example.com,--disable-web-security,--force-dark-mode,--load-extension=/tmp/x,--accept-lang=de --no-sandbox';
     const { body } = await call('start', { url: page, extraChromeSwitches });
     expect(body).toMatchObject({
       success: true,
-      message: 'Chrome switches that are not passed on: --no-sandbox, --proxy-server=http://evil.example.com, --disable-web-security, --load-extension=/tmp/x, --lang=de --no-sandbox',
+      message: 'Chrome switches that are not passed on: --no-sandbox, --proxy-server=http://evil.example.com, --disable-web-security, --load-extension=/tmp/x, --accept-lang=de --no-sandbox',
     });
-    expect((await recordingOf(body.dataId)).job.spec.switches).toEqual(['--lang=de', '--force-dark-mode']);
+    expect((await recordingOf(body.dataId)).job.spec.switches).toEqual(['--accept-lang=de', '--force-dark-mode']);
   });
 
   test.each([
