@@ -72,13 +72,13 @@ describe.skipIf(await lacks('redis-server', 'headless shell'))('scripts in a rea
     expect(await outcome('1;\nthrow "plain"')).toEqual([422, 'script_threw', '"plain" (line 2)']);
     expect(await outcome('1;\n1 +')).toEqual([422, 'script_threw', 'SyntaxError: Unexpected end of input (line 2)']);
     expect(await outcome('1n')).toEqual([422, 'result_not_json', "The script's result is not JSON: it is 1n"]);
-    expect(await outcome('NaN')).toMatchObject([422, 'result_not_json']);
-    expect(await outcome('window.open')).toMatchObject([422, 'result_not_json']);
-    expect(await outcome('const ring = {}; ring.ring = ring; ring')).toMatchObject([422, 'result_not_json']);
-    expect(await outcome('"x".repeat(300000)')).toMatchObject([422, 'result_too_large']);
-    expect(await outcome('["x".repeat(300000)]')).toMatchObject([422, 'result_too_large']);
+    expect((await outcome('NaN')).slice(0, 2)).toEqual([422, 'result_not_json']);
+    expect((await outcome('window.open')).slice(0, 2)).toEqual([422, 'result_not_json']);
+    expect((await outcome('const ring = {}; ring.ring = ring; ring')).slice(0, 2)).toEqual([422, 'result_not_json']);
+    expect((await outcome('"x".repeat(300000)')).slice(0, 2)).toEqual([422, 'result_too_large']);
+    expect((await outcome('["x".repeat(300000)]')).slice(0, 2)).toEqual([422, 'result_too_large']);
     expect(await outcome('new Promise(() => {})', { timeout: 0.3 })).toEqual([422, 'script_timeout', 'The script did not come to its end within 0.3 s']);
-    expect(await outcome('for (;;);', { timeout: 0.5 })).toMatchObject([422, 'script_timeout']);
+    expect((await outcome('for (;;);', { timeout: 0.5 })).slice(0, 2)).toEqual([422, 'script_timeout']);
     expect((await run('6 * 7')).body).toEqual({ result: 42 });
   });
 
