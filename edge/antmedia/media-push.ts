@@ -100,7 +100,9 @@ async function start(deps: AppDeps, c: Context<AppEnv>, app: string, body: z.inf
   try {
     await createFromRequest(deps, c, request.data, null, { id, recordType, switches });
   } catch (error) {
-    await streams.drop(app, streamId, id).catch(() => undefined);
+    // one that was written is known by its stream, and may be stopped, though it could not be queued yet
+    const record = await store.get(id).catch(() => undefined);
+    if (record === null) await streams.drop(app, streamId, id).catch(() => undefined);
     throw error instanceof TabreelError ? ofTheirs(error) : error;
   }
   const outcome = await lookUntil(deps, id, startedOr);

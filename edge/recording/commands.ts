@@ -91,10 +91,11 @@ function resultOf(reply: CommandReply): unknown {
 
 function assertLive({ state, desired, released }: RecordingRecord): void {
   const runs = state === 'starting' || state === 'recording' || state === 'paused';
-  if (state === 'queued' || (runs && released !== undefined)) {
+  const goes = desired === 'recording' || desired === 'paused';
+  if (goes && (state === 'queued' || (runs && released !== undefined))) {
     throw new TabreelError('page_not_open', state === 'queued' ? 'the recording is queued, and its page is not open' : 'the recording is between two attempts, and its page is not open');
   }
-  if (runs && (desired === 'recording' || desired === 'paused')) return;
+  if (runs && goes) return;
   const coming = runs ? `, to be ${desired}` : '';
   throw new TabreelError('illegal_state', `the recording is ${state}${coming}, and its page is closed`);
 }

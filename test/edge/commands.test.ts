@@ -105,10 +105,10 @@ describe('is refused', () => {
     const attempt = await edge.control.run(id);
     await edge.control.store.release(id, attempt, 60_000, null);
     expect(await outcome()).toEqual([409, 'page_not_open', true, expect.stringContaining('between two attempts')]);
-    await edge.api(`/v1/recordings/${id}/stop`, { method: 'POST' });
-    expect(await outcome()).toEqual([409, expect.stringMatching(/^(illegal_state|page_not_open)$/), expect.anything(), expect.any(String)]);
-    await edge.control.store.change(id, { from: ['starting', 'finishing'], to: 'failed' });
-    expect(await outcome()).toEqual([409, 'illegal_state', false, 'the recording is failed, to be stopped, and its page is closed'.replace(', to be stopped', '')]);
+    await edge.control.store.change(id, { from: ['starting'], desired: 'canceled' });
+    expect(await outcome()).toEqual([409, 'illegal_state', false, 'the recording is starting, to be canceled, and its page is closed']);
+    await edge.control.store.change(id, { from: ['starting'], to: 'failed' });
+    expect(await outcome()).toEqual([409, 'illegal_state', false, 'the recording is failed, and its page is closed']);
     expect((await run('rec_00000000000000000000000000', { script: '1' })).status).toBe(404);
   });
 });

@@ -17,12 +17,12 @@ const answer = z.object({ success: z.boolean(), message: z.string().nullish() })
 /**
  * No redirect is followed.
  *
- * @param ca PEM of an authority that is trusted beside Node's own and the system's
+ * @param ca PEM of an authority that is trusted beside Node's own and the system's; @param timeout milliseconds
  * @throws {Error} why it does not record, or did not answer
  */
 export async function askToRecord(
   { url, streamId, recordType }: PushSpec,
-  { ca, mayDial }: { ca: string | null; mayDial(address: string): boolean },
+  { ca, mayDial, timeout = TIMEOUT_MS }: { ca: string | null; mayDial(address: string): boolean; timeout?: number },
 ): Promise<void> {
   const { protocol, host, hostname, pathname } = new URL(url);
   if (!pathname.endsWith('/websocket')) throw new Error(`${host}: the address of its REST API does not follow from ${pathname}`);
@@ -37,7 +37,7 @@ export async function askToRecord(
       callback(null, addresses.map((address): LookupAddress => ({ address, family: isIP(address) })));
     }, (error: NodeJS.ErrnoException) => callback(error, []));
   };
-  const signal = AbortSignal.timeout(TIMEOUT_MS);
+  const signal = AbortSignal.timeout(timeout);
   const options = { method: 'PUT', lookup, signal, headers: { accept: 'application/json', 'content-length': 0 } } as const;
   const path = `${base}/rest/v2/broadcasts/${encodeURIComponent(streamId)}/recording/true?recordType=${recordType ?? 'mp4'}`;
   const text = await new Promise<string>((resolve, reject) => {
@@ -55,7 +55,7 @@ export async function askToRecord(
     });
     request.end();
   }).catch((error: unknown) => {
-    throw signal.aborted ? new Error(`${host} did not answer within ${TIMEOUT_MS / 1000} s`) : error;
+    throw signal.aborted ? new Error(`${host} did not answer within ${timeout / 1000} s`) : error;
   });
   const parsed = answer.safeParse(jsonOf(text));
   if (!parsed.success) throw new Error(`${host} gave an answer that is not understood`);
