@@ -17,6 +17,8 @@ import { askToRecord } from './push/server-recording.ts';
 const KEY_FRAME_EVERY_MS = 1000;
 /** While the capture rests, the last key frame goes out again so often, in milliseconds: a server takes a stream without packets for lost. */
 const STILL_EVERY_MS = 2000;
+/** A capture that is to rest is given so long, in milliseconds, for a key frame of how it looks then. */
+const SETTLE_MS = 500;
 /** Sound that has not come so late, in microseconds, is silence; looked at so often, in milliseconds. */
 const SOUND_PATIENCE = 600_000;
 const PAD_EVERY_MS = 200;
@@ -46,6 +48,8 @@ export type Pushing = {
   audioReset(): void;
   /** The recording has its first picture: begins. Idempotent. */
   begin(): void;
+  /** The capture is to rest. Resolves when what it shows then is a key frame, which can be sent again, or after half a second. */
+  settle(): Promise<void>;
   /** The capture rests, and gives pictures again. */
   rest(): void;
   go(): void;
@@ -66,6 +70,9 @@ export function createPushing(options: PushingOptions): Pushing {
   let lastKey: VideoPacket | null = null;
   /** Whether pictures hang on a key frame that was passed over. */
   let orphaned = true;
+  let settled: (() => void) | null = null;
+  /** Pictures are passed over: the last one that was sent stays. */
+  let resting = false;
   let lastTaken = -Infinity;
   let lastSent = -Infinity;
   let opus: OpusTrack | null = null;
@@ -156,6 +163,7 @@ export function createPushing(options: PushingOptions): Pushing {
     },
     video(packet) {
       if (packet.description !== null) description = packet.description;
+      if (resting) return;
       if (packet.key) {
         // of two captures that overlap around a navigation the newer one goes on, as in the muxer
         orphaned = packet.timestamp <= (lastKey?.timestamp ?? -Infinity);
@@ -164,6 +172,9 @@ export function createPushing(options: PushingOptions): Pushing {
       if (orphaned) return;
       lastTaken = packet.timestamp;
       if (pushes.length > 0) give(packet.key ? (lastKey as VideoPacket) : packet);
+      if (!packet.key || settled === null) return;
+      resting = true;
+      settled();
     },
     audio(chunk) {
       if (!hasSound || stopped !== null) return;
@@ -174,7 +185,18 @@ export function createPushing(options: PushingOptions): Pushing {
       early = [];
       opus?.reset();
     },
+    async settle() {
+      if (pushes.length === 0 || resting || stopped !== null) return;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      settled = resolve;
+      const timer = setTimeout(resolve, SETTLE_MS);
+      options.keyFrame();
+      await promise;
+      clearTimeout(timer);
+      settled = null;
+    },
     rest() {
+      resting = true;
       clearInterval(stillTimer);
       stillTimer = setInterval(() => {
         if (lastKey !== null) give({ ...lastKey, timestamp: monotonicMicros() });
@@ -182,6 +204,8 @@ export function createPushing(options: PushingOptions): Pushing {
     },
     go() {
       clearInterval(stillTimer);
+      resting = false;
+      orphaned = true;
     },
     bears: () => Math.min(...borne, Infinity),
     stats: () => pushes.map((push) => push.stats()),

@@ -323,6 +323,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
     const at = sections.cut(monotonicMicros());
     watchdog.expect(false);
     thumbnail.wait();
+    await pushing.settle();
     try {
       await timeout(live.rest(at), REST_MS);
     } catch (error) {

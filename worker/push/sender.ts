@@ -20,7 +20,7 @@ export type SenderCounts = {
   bitrate: number;
   targetBitrate: number;
   framesSent: number;
-  /** Left out: not in time, or hanging on one that was. */
+  /** Left out: not in time, or hanging on one that was; without those before a session's first key frame. */
   framesDropped: number;
   packetsSent: number;
   packetsResent: number;
@@ -69,6 +69,8 @@ export function createSender({ bitrate, onBitrate, onKeyFrameWanted }: SenderOpt
   let audio: MediaOut | null = null;
   /** Nothing but a key frame can be shown by the receiver. */
   let broken = true;
+  /** This peer has been given a picture. */
+  let begun = false;
   /** A key frame was asked for, and none came since. */
   let wanted = false;
   let askedAt = -Infinity;
@@ -96,7 +98,7 @@ export function createSender({ bitrate, onBitrate, onKeyFrameWanted }: SenderOpt
     onKeyFrameWanted();
   };
   const leaveOut = () => {
-    total.framesDropped += 1;
+    if (begun) total.framesDropped += 1;
     broken = true;
     askForKeyFrame();
   };
@@ -114,6 +116,7 @@ export function createSender({ bitrate, onBitrate, onKeyFrameWanted }: SenderOpt
     }
     video = audio = null;
     broken = true;
+    begun = false;
     total.framesDropped += pacer.dropPictures();
     resentAt.clear();
   };
@@ -130,6 +133,7 @@ export function createSender({ bitrate, onBitrate, onKeyFrameWanted }: SenderOpt
       }
       if (broken && (!key || sets === null)) return leaveOut();
       broken = false;
+      begun = true;
       if (key) wanted = false;
       else if (wanted) askForKeyFrame();
       const payloads = packetize(data, key ? sets : null, PAYLOAD);
