@@ -2,7 +2,7 @@
  * A recording's pushes: what is captured goes to each of them as it comes, the very pictures that are recorded, and the sound
  * as Opus. They begin with the first picture. None of them holds the recording up or ends it.
  */
-import { TabreelError } from '../shared/errors.ts';
+import { asTabreelError, type TabreelError } from '../shared/errors.ts';
 import type { Log } from '../shared/log.ts';
 import { mayDialFor } from '../shared/push-addresses.ts';
 import type { PushSecrets, PushStats, RecordingSpec } from '../shared/recording.ts';
@@ -10,7 +10,7 @@ import { avcCodec, type AudioChunk, type VideoPacket } from './capture/capture.t
 import { monotonicMicros } from './media/clock.ts';
 import { createOpusTrack, type OpusTrack } from './media/opus-track.ts';
 import type { FromRecorder } from './process-protocol.ts';
-import { createAntMediaPush, type Push, type PushState } from './push/push.ts';
+import type { Push, PushState } from './push/push.ts';
 import { askToRecord } from './push/server-recording.ts';
 
 /** Key frames that pushes ask for come so far apart, in milliseconds, as each begins a segment of the recording. */
@@ -66,6 +66,9 @@ export function createPushing(options: PushingOptions): Pushing {
   const states: PushState[] = [];
   const borne: number[] = spec.push.map(() => Infinity);
   const hasSound = spec.audio && options.hears;
+  /** Takes half a second and 40 MB, while the browser starts, of recordings that are pushed alone. */
+  const publisher = spec.push.length === 0 ? null : import('./push/push.ts');
+  let begun = false;
   let description: Uint8Array | null = null;
   let lastKey: VideoPacket | null = null;
   /** Whether pictures hang on a key frame that was passed over. */
@@ -117,11 +120,37 @@ export function createPushing(options: PushingOptions): Pushing {
     if (states.length === spec.push.length && states.every((each) => each === 'failed')) options.allFailed(error);
   };
 
+  const startPushes = async () => {
+    const loaded = await publisher;
+    if (loaded === null || stopped !== null) return;
+    for (const [index, { type, url, streamId, subscriberId }] of spec.push.entries()) {
+      const { query = '', ...secrets } = options.secrets[index] ?? {};
+      pushes.push(
+        loaded.createAntMediaPush(
+          { type, url: url + query, streamId, subscriberId, ...secrets },
+          {
+            ca: options.ca,
+            codec: avcCodec(spec.width, spec.height, spec.frameRate),
+            bitrate: spec.videoBitrate,
+            audio: hasSound,
+            log: log.with({ streamId }),
+            onState: (state, error) => become(index, state, error),
+            onKeyFrameWanted: askForKeyFrame,
+            onBitrate(bitsPerSecond) {
+              borne[index] = bitsPerSecond;
+            },
+            mayDial: mayDialFor(url),
+          },
+        ),
+      );
+    }
+  };
+
   const startSound = async () => {
     opus = await createOpusTrack(monotonicMicros() - SOUND_PATIENCE, options.soundDelay, spec.audioBitrate, (packet) => {
       for (const push of pushes) push.audio(packet);
     });
-    if (stopped !== null) return;
+    if (stopped !== null) return opus[Symbol.dispose]();
     for (const chunk of early.splice(0)) opus.add(chunk);
     padTimer = setInterval(() => opus?.padTo(monotonicMicros() - SOUND_PATIENCE), PAD_EVERY_MS);
   };
@@ -137,29 +166,10 @@ export function createPushing(options: PushingOptions): Pushing {
 
   return {
     begin() {
-      if (pushes.length > 0 || stopped !== null || spec.push.length === 0) return;
-      if (hasSound) startSound().catch((error: unknown) => log.error('push has no sound', { error }));
-      for (const [index, { type, url, streamId, subscriberId }] of spec.push.entries()) {
-        const { query = '', ...secrets } = options.secrets[index] ?? {};
-        pushes.push(
-          createAntMediaPush(
-            { type, url: url + query, streamId, subscriberId, ...secrets },
-            {
-              ca: options.ca,
-              codec: avcCodec(spec.width, spec.height, spec.frameRate),
-              bitrate: spec.videoBitrate,
-              audio: hasSound,
-              log: log.with({ streamId }),
-              onState: (state, error) => become(index, state, error),
-              onKeyFrameWanted: askForKeyFrame,
-              onBitrate(bitsPerSecond) {
-                borne[index] = bitsPerSecond;
-              },
-              mayDial: mayDialFor(url),
-            },
-          ),
-        );
-      }
+      if (begun || stopped !== null) return;
+      begun = true;
+      startPushes().catch((error: unknown) => spec.push.forEach((_, index) => become(index, 'failed', asTabreelError(error, 'internal'))));
+      if (hasSound && publisher !== null) startSound().catch((error: unknown) => log.error('push has no sound', { error }));
     },
     video(packet) {
       if (packet.description !== null) description = packet.description;
