@@ -34,6 +34,10 @@ const workerSettings = z.object({
   BROWSER_MEMORY_LIMIT: bytes.default(BROWSER_MEMORY_LIMIT_DEFAULT),
   MAX_SIZE: bytes.optional(),
   DRAIN_TIMEOUT: wholeNumber(0, 604_800).default(DRAIN_TIMEOUT_DEFAULT),
+  ANTMEDIA_URL: z
+    .url({ protocol: /^https?$/, error: 'must be an http:// or https:// URL' })
+    .refine((url) => !/[?#@]/.test(url), { error: 'must have no user name, query or fragment' })
+    .optional(),
   HEALTH_PORT: wholeNumber(0, 65_535).optional(),
 });
 
@@ -61,6 +65,8 @@ export type WorkerConfig = {
   maxSize: number | null;
   /** Seconds for which running recordings go on once the worker is to leave; then they are stopped. */
   drainTimeout: number;
+  /** Of an Ant Media Server's REST API, without a slash at the end, in place of each push's own host; null for that. */
+  antMediaUrl: string | null;
   /** Of /healthz, /readyz and /metrics, 0 for any free one; null for none. */
   healthPort: number | null;
   /** All that the processes of recordings see of the environment. */
@@ -93,6 +99,7 @@ export async function readWorkerConfig(environment: Environment, cores: number):
     browserMemoryLimit: settings.BROWSER_MEMORY_LIMIT || null,
     maxSize: settings.MAX_SIZE || null,
     drainTimeout: settings.DRAIN_TIMEOUT,
+    antMediaUrl: settings.ANTMEDIA_URL?.replace(/\/+$/, '') ?? null,
     healthPort: settings.HEALTH_PORT ?? null,
     recorderEnvironment: Object.fromEntries(
       passedOn.flatMap((name) => (environment[name] === undefined ? [] : [[name, environment[name]]])),

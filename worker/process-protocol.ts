@@ -31,6 +31,8 @@ export type RecorderSettings = {
   /** Bytes that one recording's browser may have, and that its media may be altogether; null for no limit. */
   browserMemoryLimit?: number | null;
   maxSize?: number | null;
+  /** As WorkerConfig has it. */
+  antMediaUrl?: string | null;
   logLevel: LogLevel;
 };
 

@@ -34,6 +34,8 @@ export type PushingOptions = {
   /** Microseconds by which this engine's sound comes late. */
   soundDelay: number;
   ca: string | null;
+  /** As WorkerConfig has it. */
+  antMediaUrl: string | null;
   /** The next picture is to be a key frame. */
   keyFrame(): void;
   /** No push is left: all have failed. @param error the last one's */
@@ -111,7 +113,7 @@ export function createPushing(options: PushingOptions): Pushing {
     const { streamId } = target;
     if (state === 'live' && target.recordType !== undefined) {
       // each session is a stream of its own there, which nothing records yet
-      askToRecord(target, { ca: options.ca, mayDial: mayDialFor(target.url) }).catch((problem: Error) => {
+      askToRecord(target, { ca: options.ca, server: options.antMediaUrl, mayDial: mayDialFor(target.url) }).catch((problem: Error) => {
         report({ type: 'warning', code: `push_record_${index}`, message: `The server does not record ${streamId}: ${problem.message}` });
       });
     }

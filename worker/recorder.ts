@@ -215,6 +215,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
     hears: engine.deafTo !== 'all sound',
     soundDelay,
     ca: settings.mediaCa,
+    antMediaUrl: settings.antMediaUrl ?? null,
     keyFrame: () => void capture?.keyFrame().catch((error: unknown) => log.debug('key_frame_failed', { error })),
     allFailed(error) {
       if (!spec.record) over.reject(error);

@@ -89,6 +89,7 @@ export async function startWorker(config: WorkerConfig, log: Log, dependencies: 
     soundDelay: {},
     browserMemoryLimit: config.browserMemoryLimit,
     maxSize: config.maxSize,
+    antMediaUrl: config.antMediaUrl,
     logLevel: config.logLevel,
   };
   settings.soundDelay = await soundDelayOf(dependencies.measureSoundDelay ?? measureInProcess, pool, settings, log);

@@ -36,6 +36,14 @@ describe('a server that is asked to record', () => {
     expect(seen).toEqual(['PUT /live/rest/v2/broadcasts/s.1/recording/true?recordType=webm']);
   });
 
+  test('is asked where the operator says that it is', async () => {
+    says(200, '{"success":true,"message":"0","dataId":"x","errorId":0}');
+    seen.length = 0;
+    const push = { ...at(), url: 'wss://media.example.com/below/live/websocket' };
+    await askToRecord(push, { ca: null, server: `http://127.0.0.1:${(server.address() as AddressInfo).port}/inner`, mayDial: () => false });
+    expect(seen).toEqual(['PUT /inner/live/rest/v2/broadcasts/s.1/recording/true?recordType=webm']);
+  });
+
   test.each([
     [200, '{"success":false,"message":"webm recording couldn\'t be started"}', "127.0.0.1: webm recording couldn't be started"],
     [200, '<html>', '127.0.0.1 gave an answer that is not understood'],

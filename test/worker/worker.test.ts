@@ -63,12 +63,15 @@ describe('the settings of a worker', () => {
       browserMemoryLimit: 4 * 1024 ** 3,
       maxSize: null,
       drainTimeout: 14_400,
+      antMediaUrl: null,
       healthPort: null,
       recorderEnvironment: { PATH: '/a:/b', HOME: '/h' },
     });
     expect((await readWorkerConfig({ REDIS_URL: 'redis://r' }, 1)).slots).toBe(1);
     const limited = { REDIS_URL: 'redis://r', BROWSER_MEMORY_LIMIT: '0', MAX_SIZE: '20g' };
     expect(await readWorkerConfig(limited, 1)).toMatchObject({ browserMemoryLimit: null, maxSize: 20 * 1024 ** 3 });
+    const beside = { REDIS_URL: 'redis://r', ANTMEDIA_URL: 'http://antmedia:5080/' };
+    expect((await readWorkerConfig(beside, 1)).antMediaUrl).toBe('http://antmedia:5080');
   });
 
   it.each([
@@ -78,6 +81,7 @@ describe('the settings of a worker', () => {
     [{ SECRETS_KEY: 'short' }, /^SECRETS_KEY=\(hidden\): must be one or more secrets/],
     [{ MEDIA_CA: '/no/such/file' }, /^MEDIA_CA="\/no\/such\/file": must be a file with certificates in PEM \(ENOENT/],
     [{ MEDIA_CA: '/dev/null' }, /^MEDIA_CA="\/dev\/null": must be a file with certificates in PEM \(it has no BEGIN CERTIFICATE/],
+    [{ ANTMEDIA_URL: 'wss://antmedia' }, /^ANTMEDIA_URL="wss:..antmedia": must be an http/],
     [{ ALLOW_INSECURE_WS: 'maybe' }, /^ALLOW_INSECURE_WS="maybe": must be true or false/],
   ])('that are wrong are named: %j', async (wrong, message) => {
     const read = readWorkerConfig('REDIS_URL' in wrong || Object.keys(wrong).length > 0 ? { REDIS_URL: 'redis://r', ...wrong } : {}, 2);

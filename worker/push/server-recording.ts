@@ -18,15 +18,21 @@ const answer = z.object({ success: z.boolean(), message: z.string().nullish() })
  * No redirect is followed.
  *
  * @param ca PEM of an authority that is trusted beside Node's own and the system's; @param timeout milliseconds
+ * @param server where the operator says that its REST API is, which may be any address; null for the host of the push, of which
+ * `mayDial` is asked
  * @throws {Error} why it does not record, or did not answer
  */
 export async function askToRecord(
   { url, streamId, recordType }: PushSpec,
-  { ca, mayDial, timeout = TIMEOUT_MS }: { ca: string | null; mayDial(address: string): boolean; timeout?: number },
+  options: { ca: string | null; server?: string | null; mayDial(address: string): boolean; timeout?: number },
 ): Promise<void> {
-  const { protocol, host, hostname, pathname } = new URL(url);
-  if (!pathname.endsWith('/websocket')) throw new Error(`${host}: the address of its REST API does not follow from ${pathname}`);
-  const base = `${protocol === 'wss:' ? 'https' : 'http'}://${host}${pathname.slice(0, -'/websocket'.length)}`;
+  const { ca, server = null, timeout = TIMEOUT_MS } = options;
+  const mayDial = server === null ? options.mayDial : () => true;
+  const { pathname } = new URL(url);
+  const [, app] = /(\/[^/]*)\/websocket$/.exec(pathname) ?? [];
+  if (app === undefined) throw new Error(`the address of its REST API does not follow from ${pathname}`);
+  const base = server === null ? url.replace(/^ws/, 'http').slice(0, -'/websocket'.length) : `${server}${app}`;
+  const { protocol, host, hostname } = new URL(base);
   const refuse = (address: string) => new Error(`${host} is ${address}, which may not be dialled`);
   const literal = hostname.replace(/^\[(.*)\]$/, '$1');
   if (isIP(literal) !== 0 && !mayDial(literal)) throw refuse(literal);
@@ -38,10 +44,10 @@ export async function askToRecord(
     }, (error: NodeJS.ErrnoException) => callback(error, []));
   };
   const signal = AbortSignal.timeout(timeout);
-  const options = { method: 'PUT', lookup, signal, headers: { accept: 'application/json', 'content-length': 0 } } as const;
+  const how = { method: 'PUT', lookup, signal, headers: { accept: 'application/json', 'content-length': 0 } } as const;
   const path = `${base}/rest/v2/broadcasts/${encodeURIComponent(streamId)}/recording/true?recordType=${recordType ?? 'mp4'}`;
   const text = await new Promise<string>((resolve, reject) => {
-    const request = protocol === 'wss:' ? httpsRequest(path, { ...options, agent: new Agent({ secureContext: trusting(ca) }) }) : httpRequest(path, { ...options, agent: false });
+    const request = protocol === 'https:' ? httpsRequest(path, { ...how, agent: new Agent({ secureContext: trusting(ca) }) }) : httpRequest(path, { ...how, agent: false });
     request.on('error', reject);
     request.on('response', (response) => {
       const { statusCode } = response;
