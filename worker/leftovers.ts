@@ -7,8 +7,10 @@ import type { Log } from '../shared/log.ts';
 
 /** Containers may share a temporary directory, and don't see each other's processes; their host names differ. */
 const PREFIX = `tabreel-recording-${hostname().replace(/[^\w.-]/g, '_')}-`;
-/** A younger directory may have no process yet, in milliseconds. */
-const YOUNG_MS = 60_000;
+/** A younger directory may have no process yet, in milliseconds: one is made in the same turn as its directory. */
+const YOUNG_MS = 5000;
+/** Milliseconds after which it is looked again: for what was young, and for what processes without a worker left. */
+const AGAIN_MS = [2 * YOUNG_MS, 120_000];
 
 /** A directory for one process, made; to be given to it as TMPDIR. */
 export const makeProcessDirectory = (): string => mkdtempSync(join(tmpdir(), PREFIX));
@@ -18,7 +20,7 @@ export const isProcessDirectory = (path: string): boolean => basename(path).star
 
 /**
  * Removes this machine's directories that no process was started with, as after the restart of a container that ran out of
- * memory: now, and once more when those that are young now are old. Only on Linux, where that can be seen. Never throws.
+ * memory: now, when those that are young now are old, and some time later. Only on Linux, where that can be seen. Never throws.
  */
 export function sweepProcessDirectories(log: Log): { end(): void } {
   const look = () =>
@@ -27,8 +29,8 @@ export function sweepProcessDirectories(log: Log): { end(): void } {
       (error: unknown) => log.warn('temporary files of earlier recordings may stay behind', { error }),
     );
   void look();
-  const later = setTimeout(() => void look(), 2 * YOUNG_MS).unref();
-  return { end: () => clearTimeout(later) };
+  const timers = AGAIN_MS.map((delay) => setTimeout(() => void look(), delay).unref());
+  return { end: () => timers.forEach(clearTimeout) };
 }
 
 /** @param young milliseconds since a directory was last changed, below which it stays. @returns how many were removed */

@@ -262,7 +262,7 @@ describe.skipIf(noServer)('an S3 server', () => {
       const look = () => (most = Math.max(most, process.memoryUsage().arrayBuffers - before));
       const upload = await storage.create('rec_7/big');
       const piece = new Uint8Array(4 * MIB);
-      for (let at = 0; at < 80 * MIB; at += piece.length) {
+      for (let at = 0; at < 200 * MIB; at += piece.length) {
         await upload.write(at, piece);
         look();
       }
@@ -275,7 +275,8 @@ describe.skipIf(noServer)('an S3 server', () => {
       }
       await reader.cancel();
       await storage.remove('rec_7/');
-      expect(most / MIB).toBeLessThan(48);
+      // buffers that are let go are counted until they are collected
+      expect(most / MIB).toBeLessThan(120);
     });
 
     test.each<[string, Partial<S3Settings>, RegExp]>([
