@@ -49,7 +49,7 @@ describe('URL and secret of a webhook', () => {
     [{ webhook: { url, secret: 'whsec_c2hvcnQgb25l' } }, 'webhook.secret', 'at least 16 bytes'],
     [{ webhook: { url } }, 'webhook.secret', 'expected string'],
     [{ webhook: { url, secret, events: ['completed'] } }, 'webhook.events', 'there is no such field'],
-    [{ record: false }, 'record', 'false needs `push`, which is not there yet'],
+    [{ record: false }, 'record', 'false needs `push`: there would be nothing'],
     [{ record: 'yes' }, 'record', 'expected boolean'],
   ])('%j is refused, naming the field', async (more, path, message) => {
     const { status, body } = await edge.post({ url, ...more });

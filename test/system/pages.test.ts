@@ -66,7 +66,19 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
       ['of another origin', () => elsewhere],
     ] as const)('that moves on to one %s is recorded on', async (_what, to) => {
       const next = to().url('/animated.html?next').replace('127.0.0.1', to() === pages ? '127.0.0.1' : 'localhost');
-      const recording = await service.record({ url: pages.url(`/animated.html?navigate=${encodeURIComponent(next)}&navigateAt=3`), maxDuration: 6, width: 640, height: 360 });
+      const { id } = await service.create({ url: pages.url('/animated.html'), maxDuration: 6, width: 640, height: 360 });
+      await service.waitFor(id, 'recording');
+      // moves on once it has surely been seen for some time, however long it took to begin
+      await sleep(1500);
+      const script = `setTimeout(() => location.assign(${JSON.stringify(next)}))`;
+      const { status } = await service.api(`/v1/recordings/${id}/commands`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ script }),
+      });
+      expect(status).toBe(200);
+      const completed = await service.waitFor(id, 'completed');
+      const recording = { ...completed, path: await service.download(completed) };
       const frames = await readFrames(recording.path);
       const gap = longestStill(frames);
       console.log(`${engine}: longest time without a new picture around a navigation ${(gap * 1000).toFixed(0)} ms; warnings ${JSON.stringify(recording.warnings)}`);
