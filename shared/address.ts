@@ -6,3 +6,8 @@ const loopback =
 
 /** @param host a name or an address; an IPv6 one with or without its brackets */
 export const isLoopbackHost = (host: string): boolean => loopback.test(host);
+
+/** The names that never leave the machine, whatever its resolver knows (RFC 6761, 6.3). */
+export const isLocalhost = (name: string): boolean => /^(?:.+\.)?localhost\.?$/i.test(name);
+/** What they mean. */
+export const localhostAddresses: readonly string[] = ['127.0.0.1', '::1'];

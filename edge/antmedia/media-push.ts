@@ -111,7 +111,11 @@ async function start(deps: AppDeps, c: Context<AppEnv>, app: string, body: z.inf
     if (record !== null) await cancel(deps, record);
     return failure(`The stream was not live within ${WAIT_MS / 1000} s: the recording ${id} was ${record?.state ?? 'deleted'}, and is canceled`);
   }
-  if (outcome !== 'live') return failure(outcome.error);
+  if (outcome !== 'live') {
+    // its recording may take a moment to end: whoever starts the stream again must not be told that it runs
+    await streams.drop(app, streamId, id);
+    return failure(outcome.error);
+  }
   return { success: true, message: refused.length === 0 ? null : `Chrome switches that are not passed on: ${refused.join(', ')}`, dataId: streamId };
 }
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { isLoopbackHost } from '../../shared/address.ts';
+import { isLocalhost, isLoopbackHost } from '../../shared/address.ts';
 
 test.each(['localhost', 'LOCALHOST', 'localhost.', 'app.localhost', '127.0.0.1', '127.255.255.254', '::1', '[::1]', '0:0:0:0:0:0:0:1', '[::ffff:127.0.0.1]', '[::ffff:7f00:1]', '::FFFF:7F12:ab'])(
   '%s is loopback',
@@ -10,3 +10,7 @@ test.each(['', 'localhost.example.com', 'notlocalhost', '127.0.0.1.example.com',
   '%j is not',
   (host) => expect(isLoopbackHost(host)).toBe(false),
 );
+
+test.each([['localhost', true], ['App.LOCALHOST.', true], ['localhost.example.com', false], ['notlocalhost', false], ['127.0.0.1', false]])('%s needs no resolver: %s', (name, known) => {
+  expect(isLocalhost(name)).toBe(known);
+});

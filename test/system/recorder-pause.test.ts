@@ -140,7 +140,8 @@ describe.skipIf(noFfmpeg || (await lacks('headless shell')))('with the screencas
     run.stop();
     const ended = await run.ended;
     expect(ended.error).toBeNull();
-    expect(resumed.at - paused.at).toBeGreaterThanOrEqual(800);
+    // it goes on with the picture that was shown last, which the browser may have drawn a moment before it was asked
+    expect(resumed.at - paused.at).toBeGreaterThanOrEqual(700);
     const { starts, end } = sectionsOf(run);
     expect(starts).toHaveLength(2);
     expect(Math.abs((starts[1] ?? 0) - (paused.at - began.at) / 1000)).toBeLessThan(0.005);

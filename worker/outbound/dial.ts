@@ -1,6 +1,7 @@
 /** Resolves, asks whether that is allowed, and dials the very addresses that were judged: no second look-up in between. */
 import { lookup } from 'node:dns/promises';
 import { connect, isIP, type Socket } from 'node:net';
+import { isLocalhost, localhostAddresses } from '../../shared/address.ts';
 
 export type Target = { host: string; port: number };
 
@@ -36,8 +37,8 @@ export async function dial(target: Target, judge: Judge, signal: AbortSignal, ti
 async function addressesOf(host: string, limit: number): Promise<string[]> {
   const literal = host.startsWith('[') ? host.slice(1, -1) : host;
   if (isIP(literal) !== 0) return [literal];
-  // RFC 6761: these never leave the machine; browsers know that by themselves, but through a proxy they send the name
-  if (/^(?:.+\.)?localhost\.?$/i.test(literal)) return ['127.0.0.1', '::1'];
+  // browsers know these by themselves, but through a proxy they send the name
+  if (isLocalhost(literal)) return [...localhostAddresses];
   const found = await within(lookup(literal, { all: true, order: 'verbatim' }), limit, () => new DialError('ETIMEDOUT', `looking up ${host} took too long`)).catch(
     (error: NodeJS.ErrnoException) => {
       throw error instanceof DialError ? error : new DialError(error.code ?? 'ENOTFOUND', `${host} does not resolve (${error.code ?? error.message})`);
