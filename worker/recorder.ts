@@ -253,6 +253,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
       pushing.begin();
       firstFrame();
     },
+    until: () => run.limit ?? Infinity,
   });
   const events: CaptureEvents = {
     video(packet) {

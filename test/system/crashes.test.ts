@@ -31,12 +31,16 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
     };
     it('whose tab crashes, then its browser, then the process that records it, is recorded on, and ends in one file', async () => {
       const { id } = await service.create({ url: pages.url('/crash.html'), width: 640, height: 360 });
-      const startedAt = Date.parse((await service.waitFor(id, 'recording')).startedAt ?? '');
+      const began = await service.waitFor(id, 'recording');
+      const startedAt = Date.parse(began.startedAt ?? '');
+      const attemptsStored = async () => (await (await fetch(began.links.live)).text()).split('#EXT-X-MAP').length - 1;
       const kills: number[] = [];
       const back: number[] = [];
       let orphan: Process[] = [];
       for (const kind of ['page', 'browser', 'process'] as const) {
         await sleep(2500);
+        // of an attempt that has stored nothing, nothing is in the file
+        await eventually(attemptsStored, (count) => count === kills.length + 1, 30_000);
         const processes = await descendants(process.pid);
         const browser = having(processes, 'browser');
         if (kind === 'process') orphan = browser;

@@ -11,6 +11,11 @@ export type SectionsOptions = Omit<MuxerOptions, 'base' | 'after'> & {
   base(first: number): number;
   /** A section has begun. @param at monotonic microseconds of its first picture */
   began(at: number): void;
+  /**
+   * Monotonic microseconds from which on nothing belongs to the recording, asked for once a section has begun; Infinity where there is
+   * no such moment. Whoever ends it then may be late, and a segment that went out is not taken back.
+   */
+  until(): number;
 };
 
 /** Times given are monotonic microseconds. */
@@ -76,7 +81,9 @@ export function createSections(options: SectionsOptions): Sections {
       description = packet.description ?? description;
       muxer?.video(begins ? { ...packet, description } : packet);
       const start = muxer?.start() ?? null;
-      if (begins && start !== null) options.began(start);
+      if (!begins || start === null) return;
+      options.began(start);
+      muxer?.endAt(options.until());
     },
     audio: (chunk) => muxer?.audio(chunk),
     audioReset: () => muxer?.audioReset(),

@@ -20,7 +20,7 @@ describe.skipIf(!hasFfmpeg())('a recording with pauses (skipped where ffmpeg is 
     pictures = await makePictures({ frames: 120, gop: 30 });
   });
 
-  const make = (base = 0, audio = true) => {
+  const make = (base = 0, audio = true, until = Infinity) => {
     const parts: SinkPart[] = [];
     const failures: Error[] = [];
     const began: number[] = [];
@@ -34,6 +34,7 @@ describe.skipIf(!hasFfmpeg())('a recording with pauses (skipped where ffmpeg is 
       failed: (error) => failures.push(error),
       base: () => base,
       began: (at) => began.push(at),
+      until: () => until,
     });
     return { ...sections, parts, failures, began };
   };
@@ -55,6 +56,19 @@ describe.skipIf(!hasFfmpeg())('a recording with pauses (skipped where ffmpeg is 
     await writeFile(file, Buffer.concat(parts.filter(({ header }, i) => i === 0 || header.type === 'segment').map(({ payload }) => payload)));
     return file;
   };
+
+  test('has nothing from after its end, also where that is told late', async () => {
+    const start = longAgo();
+    const end = start + 2.5 * SECOND;
+    const sections = make(0, true, end);
+    await sections.open();
+    // key frames each second: one of them would end a segment behind the end
+    for (let n = 0; n < 5; n += 1) second(sections, start, n);
+    sections.endAt(end);
+    expect(await sections.finish(end)).toBe(2.5 * SECOND);
+    const last = segments(sections.parts).at(-1);
+    expect((last?.start ?? 0) + (last?.duration ?? 0)).toBe(2.5 * SECOND);
+  });
 
   test('goes on where it was cut, to the sample, with a header and a key frame; what lay between is left out', async () => {
     const sections = make();
