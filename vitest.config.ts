@@ -6,6 +6,7 @@ const system = { testTimeout: 120_000, hookTimeout: 60_000 };
 
 export default defineConfig({
   test: {
+    globalSetup: 'test/compile-cache.ts',
     projects: [
       {
         test: {

@@ -74,7 +74,7 @@ export type WorkerConfig = {
 };
 
 /** What a recording's process needs of the machine. Nothing else goes there: it has no business with settings and keys. */
-const passedOn = ['PATH', 'HOME', 'LANG', 'LC_ALL', 'TZ', 'FONTCONFIG_FILE', 'FONTCONFIG_PATH'];
+const passedOn = ['PATH', 'HOME', 'LANG', 'LC_ALL', 'TZ', 'FONTCONFIG_FILE', 'FONTCONFIG_PATH', 'NODE_COMPILE_CACHE'];
 
 /**
  * @param cores of this machine: two for each recording, unless SLOTS says otherwise

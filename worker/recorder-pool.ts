@@ -41,7 +41,10 @@ export type RecorderPool = AsyncDisposable & {
 export type PoolOptions = {
   /** Processes at most, waiting and running ones together. */
   size: number;
-  /** All of their environment but TMPDIR: each has a directory of its own, which goes with it. */
+  /**
+   * All of their environment but TMPDIR: each has a directory of its own, which goes with it. Without NODE_COMPILE_CACHE they
+   * share one that goes with the pool: only this user may write what others would run.
+   */
   environment: Readonly<Record<string, string>>;
   log: Log;
   script?: URL | string;
@@ -51,6 +54,8 @@ export type PoolOptions = {
 /** Starts the processes at once, and removes what earlier ones may have left behind. */
 export function createRecorderPool(options: PoolOptions): RecorderPool {
   const { log } = options;
+  const ownCache = options.environment['NODE_COMPILE_CACHE'] === undefined ? makeProcessDirectory() : null;
+  const environment = { ...options.environment, ...(ownCache === null ? {} : { NODE_COMPILE_CACHE: ownCache }) };
   const all = new Set<RecorderProcess>();
   const ready: RecorderProcess[] = [];
   const takers: ((recorder: RecorderProcess) => void)[] = [];
@@ -65,7 +70,7 @@ export function createRecorderPool(options: PoolOptions): RecorderPool {
   function start(): void {
     const directory = makeProcessDirectory();
     const child = fork(options.script ?? defaultScript, [], {
-      env: { ...options.environment, TMPDIR: directory },
+      env: { ...environment, TMPDIR: directory },
       // a recording holds little and lives long: a small young generation and lean code spare some 30 MB
       execArgv: ['--max-semi-space-size=2', '--optimize-for-size'],
       // a group of its own: a Ctrl-C in a terminal reaches the worker alone, which decides what that means
@@ -147,6 +152,7 @@ export function createRecorderPool(options: PoolOptions): RecorderPool {
         return recorder.exited;
       });
       await Promise.all(ends);
+      if (ownCache !== null) await rm(ownCache, { recursive: true, force: true });
     },
   };
 }

@@ -19,6 +19,7 @@ import type { Environment } from '../../shared/config.ts';
 import { createFinishQueue, createRecordQueue, failFastRedis } from '../../shared/queue.ts';
 import { createRecordingStore, type RecordingStore } from '../../shared/recording-store.ts';
 import { isEnd, type CaptureEngineName, type Recording, type RecordingState } from '../../shared/recording.ts';
+import { inherited } from './environment.ts';
 import { startFaultyProxy, type FaultyProxy } from './faulty-proxy.ts';
 import { guard } from './guard.ts';
 import { below, commandOf, processTable, signal, variableOf, withEnvironment, type RunningProcess } from './processes.ts';
@@ -127,8 +128,7 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
   for (let i = 0; i < (options.edges ?? 1); i += 1) ports.edges.push(await freePort());
   const redisUrl = `redis://127.0.0.1:${ports.redis}`;
   const shared: Environment = {
-    PATH: process.env['PATH'],
-    HOME: process.env['HOME'],
+    ...inherited,
     TMPDIR: temporary,
     TABREEL_FLEET: directory,
     TOKEN_SECRET: 'fleet-test-token-secret',

@@ -19,6 +19,7 @@ import type { MediaSocketLimits } from '../../worker/sink/media-socket.ts';
 import { startWorker, type RunningWorker } from '../../worker/worker.ts';
 import { hasFfmpeg } from './analyse.ts';
 import { hasOpenssl } from './certificates.ts';
+import { inherited } from './environment.ts';
 import { hasRedisServer, startRedis, type TestRedis } from './redis.ts';
 import { hasS3Server } from './s3-server.ts';
 
@@ -81,8 +82,7 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
   const storage = options.storage ?? join(directory, 'storage');
   const redis = options.redis ?? stack.use(await startRedis());
   const environment: Environment = {
-    PATH: process.env['PATH'],
-    HOME: process.env['HOME'],
+    ...inherited,
     PORT: '0',
     SLOTS: String(options.slots ?? 1),
     SPOOL_DIR: join(directory, 'spool'),

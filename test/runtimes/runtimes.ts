@@ -8,6 +8,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { freePort } from '../../bin/local-redis.ts';
 import { bundle } from '../../deploy/bundle.ts';
+import { inherited } from '../helpers/environment.ts';
 import { hosts, lambdaKinds, prefixes } from './lambda-events.ts';
 
 export const INSTALL = 'npm ci --prefix test/runtimes';
@@ -116,7 +117,7 @@ type Line = Record<string, unknown>;
 
 /** A process from the project's root, with these settings and no others. */
 export function start(command: string, args: string[], settings: Settings) {
-  const child: ChildProcess = spawn(command, args, { cwd: root, env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...settings }, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child: ChildProcess = spawn(command, args, { cwd: root, env: { ...inherited, ...settings }, stdio: ['ignore', 'pipe', 'pipe'] });
   const onExit = () => child.kill('SIGKILL');
   process.once('exit', onExit);
   let output = '';

@@ -10,6 +10,7 @@ import { createLog } from '../../shared/log.ts';
 import { createFinishQueue, createRecordQueue, patientRedis } from '../../shared/queue.ts';
 import { startReconciler, type ReconcilerTimes } from '../../shared/reconciler.ts';
 import { createRecordingStore } from '../../shared/recording-store.ts';
+import { inherited } from '../helpers/environment.ts';
 import { startRedis } from '../helpers/redis.ts';
 
 const PREFIX = 'tabreel';
@@ -120,7 +121,7 @@ async function startEdgeBehind(redisUrl: string, moment: Moment | null): Promise
   const port = await freePort();
   const child = spawn(process.execPath, [entry], {
     env: {
-      PATH: process.env['PATH'],
+      ...inherited,
       PORT: String(port),
       REDIS_URL: `redis://127.0.0.1:${(way.address() as AddressInfo).port}`,
       QUEUE_PREFIX: PREFIX,

@@ -305,7 +305,7 @@ describe('a recording', () => {
     const id = await world.queue('ends');
     await world.until(id, is('finishing'));
     const line = (await world.messages(id)).find((text) => text.startsWith('environment '));
-    expect(line?.split(' ').filter((name) => !name.startsWith('NODE_CHANNEL'))).toEqual(['environment', 'LANG', 'PATH', 'TMPDIR']);
+    expect(line?.split(' ').filter((name) => !name.startsWith('NODE_CHANNEL'))).toEqual(['environment', 'LANG', 'NODE_COMPILE_CACHE', 'PATH', 'TMPDIR']);
   });
 });
 

@@ -7,12 +7,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test, vi } from 'vitest';
 import { makeProcessDirectory, removeUnused } from '../../worker/leftovers.ts';
+import { inherited } from '../helpers/environment.ts';
 
 const entry = fileURLToPath(new URL('../../worker/recording-process.ts', import.meta.url));
 
 test.each(['comes up', 'waits for a recording'])('a process whose worker dies while it %s ends, and leaves no files', async (what) => {
   const directory = makeProcessDirectory();
-  const child = fork(entry, [], { env: { PATH: process.env['PATH'], TMPDIR: directory }, execArgv: [], stdio: ['ignore', 2, 2, 'ipc'] });
+  const child = fork(entry, [], { env: { ...inherited, TMPDIR: directory }, execArgv: [], stdio: ['ignore', 2, 2, 'ipc'] });
   const exit = once(child, 'exit');
   if (what !== 'comes up') await once(child, 'message');
   child.disconnect();
@@ -30,7 +31,7 @@ test('what a process left that was killed with its worker is removed, and nothin
   const [left, used] = [makeProcessDirectory(), makeProcessDirectory()];
   writeFileSync(join(left, 'profile'), 'left');
   const other = mkdtempSync(join(place, 'somebody-elses-'));
-  const child = fork(entry, [], { env: { PATH: process.env['PATH'], TMPDIR: used }, execArgv: [], stdio: ['ignore', 2, 2, 'ipc'] });
+  const child = fork(entry, [], { env: { ...inherited, TMPDIR: used }, execArgv: [], stdio: ['ignore', 2, 2, 'ipc'] });
   await once(child, 'message');
   expect(await removeUnused(60_000)).toBe(0);
   await sleep(2);

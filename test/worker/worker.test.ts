@@ -13,6 +13,7 @@ import { createRecordQueue, patientRedis, recordJobOptions } from '../../shared/
 import { createRecordingStore, type RecordingRecord } from '../../shared/recording-store.ts';
 import { readWorkerConfig } from '../../worker/config.ts';
 import { startWorker } from '../../worker/worker.ts';
+import { inherited } from '../helpers/environment.ts';
 import { hasRedisServer, startRedis, type TestRedis } from '../helpers/redis.ts';
 import { someJob } from '../shared/some-job.ts';
 
@@ -33,7 +34,7 @@ afterAll(async () => {
 });
 
 const silent = createLog('error', () => {});
-const environment = (more: Record<string, string> = {}) => ({ REDIS_URL: redis.url, CHROMIUM_PATH: chromium, PATH: process.env['PATH'] ?? '', ...more });
+const environment = (more: Record<string, string> = {}) => ({ REDIS_URL: redis.url, CHROMIUM_PATH: chromium, ...inherited, ...more });
 
 /** What an edge on this machine is told. */
 async function isWorkerHere(prefix: string): Promise<boolean> {

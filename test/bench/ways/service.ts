@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { CaptureEngineName, Recording } from '../../../shared/recording.ts';
+import { inherited } from '../../helpers/environment.ts';
 import { createGroup } from '../group.ts';
 import { startProgram } from '../processes.ts';
 import { AUDIO_BITRATE, picture, VIDEO_BITRATE, type Way } from '../way.ts';
@@ -34,8 +35,7 @@ export async function startService({ engine, name, redisUrl, directory }: Servic
   const workerGroup = stack.use(createGroup(`${name}-worker`, directory));
   const node = (group: typeof edgeGroup, entry: string, more: Record<string, string>) =>
     startProgram(group.wrap(process.execPath), [fileURLToPath(new URL(`../../../${entry}`, import.meta.url))], {
-      PATH: process.env['PATH'],
-      HOME: process.env['HOME'],
+      ...inherited,
       TMPDIR: directory,
       REDIS_URL: redisUrl,
       QUEUE_PREFIX: `bench-${name}`,
