@@ -5,7 +5,7 @@ import { trustedAuthorities } from '../shared/authorities.ts';
 import { ConfigError } from '../shared/config.ts';
 import { LINK_TIMEOUT_MS, type Access } from './doctor/http.ts';
 import { linkRunner, plain, skipped, type Link } from './doctor/link.ts';
-import { dnsLink, healthLink, readyLink, tcpLink, tlsLink } from './doctor/links.ts';
+import { dnsLink, healthLink, keyLink, readyLink, tcpLink, tlsLink } from './doctor/links.ts';
 import { originLink, type Verdict } from './doctor/origin.ts';
 import { renderLink, summarise } from './doctor/report.ts';
 import { defaultPatience, tryRecording, type Patience, type Trial } from './doctor/trial.ts';
@@ -22,6 +22,8 @@ export type DoctorArguments = {
   json: boolean;
   /** A PEM file of an authority to believe beside Node's own and the system's. */
   ca: string | null;
+  /** An API key of the deployment; null for none. */
+  key: string | null;
 };
 
 export type DoctorReport = {
@@ -41,7 +43,7 @@ export async function doctorCommand(args: DoctorArguments, self: NodeJS.Process)
   for (const signal of ['SIGINT', 'SIGTERM'] as const) self.once(signal, () => stop.abort(new Error('interrupted')));
   const print = (text: string) => self.stdout.write(`${text}\n`);
   try {
-    const report = await examine(args, {
+    const report = await examine({ ...args, key: args.key ?? (self.env['TABREEL_KEY'] || null) }, {
       signal: stop.signal,
       tell: (link) => args.json || print(renderLink(link, self.stdout)),
       say: (line) => args.json || self.stderr.write(`${' '.repeat(17)}${plain(line)}\n`),
@@ -70,7 +72,7 @@ export type ExamineOptions = {
 export async function examine(args: Omit<DoctorArguments, 'json'>, options: ExamineOptions): Promise<DoctorReport> {
   const base = baseOf(args.url);
   const url = new URL(base);
-  let access: Access = { ca: await authorities(args.ca), verify: true, timeout: options.timeout ?? LINK_TIMEOUT_MS, signal: options.signal };
+  let access: Access = { ca: await authorities(args.ca), verify: true, timeout: options.timeout ?? LINK_TIMEOUT_MS, signal: options.signal, key: args.key === null ? null : { value: args.key, origin: url.origin } };
   const links: Link[] = [];
   const tryLink = linkRunner((link) => {
     links.push(link);
@@ -80,7 +82,7 @@ export async function examine(args: Omit<DoctorArguments, 'json'>, options: Exam
     for (const name of names) await tryLink(name, () => skipped(why));
   };
   const report = (origin: Verdict | null, recording: Trial | null): DoctorReport => ({ url: base, ok: links.every(({ mark }) => mark !== 'fail'), links, origin, recording });
-  const reaches = ['health', 'ready', 'origin', 'upgrade', ...(args.record ? ['recording'] : [])];
+  const reaches = ['health', 'ready', 'origin', ...(args.key === null ? [] : ['key']), 'upgrade', ...(args.record ? ['recording'] : [])];
   const secure = url.protocol === 'https:';
 
   let addresses: string[] = [];
@@ -123,6 +125,7 @@ export async function examine(args: Omit<DoctorArguments, 'json'>, options: Exam
     verdict = result.verdict;
     return result.finding;
   });
+  if (args.key !== null) await tryLink('key', () => keyLink(base, access));
   await tryUpgrades();
   if (!args.record) return report(verdict, null);
   if (!access.verify) {

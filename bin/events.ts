@@ -6,9 +6,9 @@ export type ServerEvent = {
   id?: string;
 };
 
-/** Ends with the stream. @throws {Error} where the server does not answer with events; the signal's reason */
-export async function* readEvents(url: string, signal?: AbortSignal): AsyncGenerator<ServerEvent> {
-  const response = await fetch(url, { headers: { accept: 'text/event-stream' }, ...(signal === undefined ? {} : { signal }) });
+/** Ends with the stream. @param headers of the request, such as an API key's @throws {Error} where the server does not answer with events; the signal's reason */
+export async function* readEvents(url: string, signal?: AbortSignal, headers: Record<string, string> = {}): AsyncGenerator<ServerEvent> {
+  const response = await fetch(url, { headers: { accept: 'text/event-stream', ...headers }, ...(signal === undefined ? {} : { signal }) });
   if (!response.ok || response.body === null) throw new Error(`${url} answered ${response.status}`);
   yield* parseEvents(response.body.pipeThrough(new TextDecoderStream()));
 }

@@ -1,11 +1,12 @@
 /** The whole service on one's own machine: Redis, edge, finaliser and a worker, with the keys that they need. */
 import { randomBytes } from 'node:crypto';
-import { availableParallelism } from 'node:os';
 import { readEdgeConfig } from '../edge/config.ts';
 import { startFinaliser } from '../edge/finishing.ts';
 import { startEdge } from '../edge/server.ts';
 import type { Environment } from '../shared/config.ts';
 import type { Log } from '../shared/log.ts';
+import { readRedisTls } from '../shared/redis-tls.ts';
+import { readMachine, SHM_PER_SLOT } from '../worker/capacity.ts';
 import { readWorkerConfig } from '../worker/config.ts';
 import { startWorker, type RunningWorker } from '../worker/worker.ts';
 import { localRedis } from './local-redis.ts';
@@ -20,6 +21,8 @@ export type LocalServiceOptions = {
   environment: Environment;
   /** Whether this runs as root, which browsers refuse to have a sandbox for. */
   root: boolean;
+  /** Bytes: `process.constrainedMemory()`. */
+  memoryLimit: number;
   /** Where files go if STORAGE_URL doesn't say. */
   storageUrl: string;
   /** Whether a page that can't be had is tried again, as a service does. */
@@ -38,15 +41,22 @@ export async function startLocalService(options: LocalServiceOptions): Promise<L
   if (options.root && options.environment['CHROMIUM_SANDBOX'] === undefined) {
     say('Running as root: the browser runs without its sandbox. Record only pages that you trust, or run as an ordinary user.');
   }
+  const machine = await readMachine(options.memoryLimit);
+  const roomy = machine.shm === null || machine.shm >= SHM_PER_SLOT * Number(options.environment['SLOTS'] || 1);
+  if (!roomy) log.warn('/dev/shm is small: browsers use the temporary directory', { bytes: machine.shm });
   const environment: Environment = {
+    ...(roomy ? {} : { SHM: 'disk' }),
     ...(options.root ? { CHROMIUM_SANDBOX: 'off' } : {}),
     TOKEN_SECRET: randomBytes(32).toString('hex'),
     SECRETS_KEY: randomBytes(32).toString('hex'),
+    // who sits here sees at once whether it works
+    SELF_TEST: 'false',
     ...options.environment,
     REDIS_URL: redis.url,
   };
-  const edgeConfig = readEdgeConfig(environment, options.storageUrl);
-  const workerConfig = await readWorkerConfig(environment, availableParallelism());
+  // HEALTH_PORT is the worker's: one process has one port for it
+  const edgeConfig = { ...readEdgeConfig(environment, options.storageUrl), ...(await readRedisTls(environment)), healthPort: null };
+  const workerConfig = await readWorkerConfig(environment, machine);
   const edge = stack.use(await startEdge(edgeConfig, log.with({ process: 'edge' })));
   stack.use(await startFinaliser(edgeConfig, log.with({ process: 'finaliser' })));
   const worker = stack.use(await startWorker(workerConfig, log.with({ process: 'worker' }), { handOver: false, patient: options.patient }));

@@ -43,8 +43,10 @@ export async function recordCommand(args: RecordArguments, self: NodeJS.Process)
   try {
     say('Starting a browser and calibrating its sound …');
     await using service = await startLocalService({
-      environment: { PORT: '0', SLOTS: '1', LOG_LEVEL: level, ...self.env, STORAGE_URL: pathToFileURL(join(directory, 'storage')).href },
+      // nobody else is to reach this one: it needs no keys of the environment's
+      environment: { PORT: '0', SLOTS: '1', LOG_LEVEL: level, ...self.env, API_KEYS: '', HOST: '127.0.0.1', PUBLIC_URL: '', STORAGE_URL: pathToFileURL(join(directory, 'storage')).href },
       root: self.getuid?.() === 0,
+      memoryLimit: self.constrainedMemory(),
       storageUrl: '',
       patient: false,
       log,

@@ -16,18 +16,20 @@ export async function serveCommand(self: NodeJS.Process): Promise<number> {
   await using service = await startLocalService({
     environment: { LOG_LEVEL: level, ...self.env },
     root: self.getuid?.() === 0,
+    memoryLimit: self.constrainedMemory(),
     storageUrl: pathToFileURL(resolve('recordings')).href,
     patient: true,
     log,
     say,
   });
   say(describeBrowser(service.worker));
+  const keyed = (self.env['API_KEYS'] ?? '') !== '';
   say(`
 API        ${service.url}/v1/recordings
 Docs       ${service.url}/docs
 Dashboard  ${service.url}/dashboard
 
-curl -X POST ${service.url}/v1/recordings -H 'content-type: application/json' -d '{"url":"https://example.com","maxDuration":10}'
+curl -X POST ${service.url}/v1/recordings ${keyed ? "-H 'authorization: Bearer <key>' " : ''}-H 'content-type: application/json' -d '{"url":"https://example.com","maxDuration":10}'
 
 Ctrl-C ends it.`);
   await signals.promise;

@@ -1,4 +1,4 @@
-/** `tabreel record`, `tabreel serve` and `tabreel doctor`: the command line, and nothing but its arguments. */
+/** `tabreel record`, `serve`, `doctor`, `canary` and `key`: the command line, and nothing but its arguments. */
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { ConfigError } from '../shared/config.ts';
 import { TabreelError } from '../shared/errors.ts';
@@ -7,8 +7,14 @@ const usage = `tabreel record URL [--duration S] [--out FILE.mp4] [--size WxH] [
     records the page to an MP4, for S seconds or until Ctrl-C; exits with 1 and the reason, at once, where the page can't be had
 tabreel serve
     runs the service on this machine, until Ctrl-C; settings come from the environment (docs/configuration.md)
-tabreel doctor URL [--record [--page URL] [--keep]] [--ca FILE] [--json]
-    tries every link of the way to a deployment and says what to mend; with --record it sends a real recording through it
+tabreel doctor URL [--record [--page URL] [--keep]] [--key KEY] [--ca FILE] [--json]
+    tries every link of the way to a deployment and says what to mend; with --record it sends a real recording through it;
+    the API key is better given as TABREEL_KEY, which other users of the machine can't see
+tabreel canary URL [--every S] [--port N] [--ca FILE]
+    sends a real recording through a deployment every S seconds (300), removes it, and tells how it went at :N/metrics (9090);
+    its API key is TABREEL_KEY
+tabreel key NAME [--scope record,read] [--concurrent N] [--per-minute N] [--max-duration S]
+    makes an API key: prints it, once, and the entry for the file that API_KEYS names; scopes are record, read and admin
 `;
 
 /** An argument that can't be used; the message is for whoever typed it. */
@@ -46,6 +52,16 @@ async function run(args: string[]): Promise<number> {
     const { doctorCommand } = await import('./doctor.ts');
     return doctorCommand(parsed, process);
   }
+  if (command === 'canary') {
+    const parsed = canaryArguments(rest);
+    const { canaryCommand } = await import('./canary.ts');
+    return canaryCommand(parsed, process);
+  }
+  if (command === 'key') {
+    const parsed = keyArguments(rest);
+    const { keyCommand } = await import('./key.ts');
+    return keyCommand(parsed, process.stdout);
+  }
   throw new UsageError(`there is no command ${JSON.stringify(command)}\n${usage}`);
 }
 
@@ -64,12 +80,40 @@ function doctorArguments(args: string[]) {
     keep: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     page: { type: 'string' },
+    key: { type: 'string' },
     ca: { type: 'string' },
   });
   const [url] = positionals;
   if (url === undefined || positionals.length > 1) throw new UsageError(`doctor takes one URL\n${usage}`);
   if (!values.record && (values.keep || values.page !== undefined)) throw new UsageError('--keep and --page are for --record');
-  return { url, record: values.record, page: values.page ?? null, keep: values.keep, json: values.json, ca: values.ca ?? null };
+  return { url, record: values.record, page: values.page ?? null, keep: values.keep, json: values.json, ca: values.ca ?? null, key: values.key ?? null };
+}
+
+function keyArguments(args: string[]) {
+  const text = { type: 'string' } as const;
+  const { values, positionals } = parse(args, { scope: text, concurrent: text, 'per-minute': text, 'max-duration': text });
+  const [name] = positionals;
+  if (name === undefined || positionals.length > 1) throw new UsageError(`key takes one NAME\n${usage}`);
+  return {
+    name,
+    scopes: (values.scope ?? 'record,read').split(',').map((scope) => scope.trim()),
+    limits: { concurrent: values.concurrent, perMinute: values['per-minute'], maxDuration: values['max-duration'] },
+  };
+}
+
+function canaryArguments(args: string[]) {
+  const { values, positionals } = parse(args, {
+    every: { type: 'string', default: '300' },
+    port: { type: 'string', default: '9090' },
+    ca: { type: 'string' },
+  });
+  const [url] = positionals;
+  if (url === undefined || positionals.length > 1) throw new UsageError(`canary takes one URL\n${usage}`);
+  const every = Number(values.every);
+  if (!/^\d+$/.test(values.every) || every < 1 || every > 86_400) throw new UsageError(`--every ${values.every}: must be a whole number of seconds from 1 to 86400`);
+  const port = Number(values.port);
+  if (!/^\d+$/.test(values.port) || port > 65_535) throw new UsageError(`--port ${values.port}: must be a port`);
+  return { url, every, port, ca: values.ca ?? null };
 }
 
 function recordArguments(args: string[]) {

@@ -1,10 +1,14 @@
 /** The HTTP application: every route, and no runtime. What differs between runtimes comes in as dependencies. */
-import { Hono, type Context } from 'hono';
+import { Hono, type Context, type MiddlewareHandler } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
+import { cors } from 'hono/cors';
 import { methodNotAllowed } from 'hono/method-not-allowed';
 import { secureHeaders } from 'hono/secure-headers';
 import { TabreelError } from '../shared/errors.ts';
 import type { Log } from '../shared/log.ts';
+import { authenticate, needs, type Caller } from './access/caller.ts';
+import type { KeySource } from './access/keys.ts';
+import { dashboardLogin } from './access/login.ts';
 import { mediaPushRoutes } from './antmedia/routes.ts';
 import type { EdgeConfig } from './config.ts';
 import type { Connections } from './connections.ts';
@@ -26,7 +30,7 @@ import type { Storage } from './storage/storage.ts';
 import { unsupported } from './unsupported.ts';
 import type { Watch } from './watch.ts';
 
-export type AppConfig = OriginSettings & Pick<EdgeConfig, 'secretsKeys' | 'maxDuration' | 'webrtc'> & { tokenSecrets: readonly string[] };
+export type AppConfig = OriginSettings & Pick<EdgeConfig, 'secretsKeys' | 'maxDuration' | 'webrtc' | 'antmediaOpen' | 'metricsOpen' | 'corsOrigins'> & { tokenSecrets: readonly string[] };
 
 /** What a process with sockets and files of its own serves beside the API. */
 export type Media = {
@@ -40,6 +44,8 @@ export type Media = {
 export type AppDeps = Omit<Connections, 'close'> & {
   config: AppConfig;
   log: Log;
+  /** Null where there are none: then only this machine is served. */
+  keys: KeySource | null;
   /** Null on a serverless runtime: media goes to MEDIA_URL, and so does who asks for it. */
   media: Media | null;
   /** Null where a process serves few requests: its own counts would mean nothing. */
@@ -57,6 +63,7 @@ export type AppDeps = Omit<Connections, 'close'> & {
 
 export type AppEnv = {
   Variables: {
+    caller: Caller;
     /** @throws {OriginError} */
     origin: () => OriginVerdict;
     /** Where the media of a recording that this request creates would go. @throws {OriginError} */
@@ -67,25 +74,15 @@ export type AppEnv = {
 };
 
 const MAX_BODY_BYTES = 256 * 1024;
+/** Half a year, for this host alone: what else is below its domain is not ours to speak of. */
+const HSTS = 'max-age=15768000';
 
 export function createApp(deps: AppDeps): Hono<AppEnv> {
   const { config, log, metrics, networkIdentity, presence } = deps;
   const localWorkers = networkIdentity === null ? null : () => presence.isAnyOn(networkIdentity);
   const policy = originPolicy(config);
   const app = new Hono<AppEnv>();
-
-  app.onError((thrown, c) => {
-    const error = toTabreelError(thrown);
-    if (error.code === 'internal') log.error('request failed', { method: c.req.method, path: c.req.path, error: thrown });
-    else if (error.code === 'redis_unavailable') log.warn('Redis is away', { path: c.req.path, error: error.cause });
-    else if (error instanceof OriginError) {
-      const { code, message, remedy } = error;
-      const level = error.kind.blame === 'service' ? 'warn' : 'info';
-      log[level]('no origin', { code, method: c.req.method, path: c.req.path, detail: message, remedy, steps: error.explain() });
-    }
-    return problemResponse(error);
-  });
-  app.notFound((c) => problemResponse(new TabreelError('not_found', `there is nothing at ${c.req.path}`)));
+  tellProblems(app, log);
 
   if (metrics) app.use(metrics.middleware);
   app.use(
@@ -95,17 +92,9 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
       contentSecurityPolicy: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },
       // recordings are played by pages of other origins
       crossOriginResourcePolicy: 'cross-origin',
-      // whether all of a host is https is for its operator to say
+      // below, where callers come over TLS
       strictTransportSecurity: false,
       xFrameOptions: 'DENY',
-    }),
-  );
-  app.use(methodNotAllowed({ app, onMethodNotAllowed: (c, allowed) => methodProblem(c.req.method, allowed) }));
-  app.use(
-    bodyLimit({
-      maxSize: MAX_BODY_BYTES,
-      // the rest of the body is not read, so nothing else can come on this connection
-      onError: () => problemResponse(new TabreelError('body_too_large', `the body may have ${MAX_BODY_BYTES} bytes`), { connection: 'close' }),
     }),
   );
   app.use((c, next) => {
@@ -118,6 +107,21 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
     return next();
   });
 
+  app.use(async (c, next) => {
+    await next();
+    if (isSecure(c)) c.res.headers.set('Strict-Transport-Security', HSTS);
+  });
+  if (config.corsOrigins !== undefined && config.corsOrigins.length > 0) app.use(corsOf(config.corsOrigins));
+  app.use(authenticate(deps));
+  app.use(methodNotAllowed({ app, onMethodNotAllowed: (c, allowed) => methodProblem(c.req.method, allowed) }));
+  app.use(
+    bodyLimit({
+      maxSize: MAX_BODY_BYTES,
+      // the rest of the body is not read, so nothing else can come on this connection
+      onError: () => problemResponse(new TabreelError('body_too_large', `the body may have ${MAX_BODY_BYTES} bytes`), { connection: 'close' }),
+    }),
+  );
+  app.use('/metrics', needsUnlessOpen(config));
   app.route('/', healthRoutes(deps));
   app.route('/v1/recordings', recordingRoutes(deps));
   app.route('/v1/origin', originRoutes());
@@ -125,6 +129,7 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
   app.route('/', docsRoutes(app));
   app.route('/', doctorPageRoutes());
   if (deps.dashboard) {
+    app.route('/dashboard', dashboardLogin(deps));
     app.route('/dashboard', deps.dashboard);
     // relative, so that it holds behind a prefix
     app.get('/dashboard/', (c) => c.redirect('../dashboard'));
@@ -135,3 +140,47 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
   }
   return app;
 }
+
+/** What HEALTH_PORT serves: for those who watch the process, without keys. */
+export function createProbeApp(deps: AppDeps): Hono<AppEnv> {
+  const app = new Hono<AppEnv>();
+  tellProblems(app, deps.log);
+  app.route('/', healthRoutes(deps));
+  return app;
+}
+
+function tellProblems(app: Hono<AppEnv>, log: Log): void {
+  app.onError((thrown, c) => {
+    const error = toTabreelError(thrown);
+    if (error.code === 'internal') log.error('request failed', { method: c.req.method, path: c.req.path, error: thrown });
+    else if (error.code === 'redis_unavailable') log.warn('Redis is away', { path: c.req.path, error: error.cause });
+    else if (error instanceof OriginError) {
+      const { code, message, remedy } = error;
+      const level = error.kind.blame === 'service' ? 'warn' : 'info';
+      log[level]('no origin', { code, method: c.req.method, path: c.req.path, detail: message, remedy, steps: error.explain() });
+    }
+    return problemResponse(error);
+  });
+  app.notFound((c) => problemResponse(new TabreelError('not_found', `there is nothing at ${c.req.path}`)));
+}
+
+function isSecure(c: Context<AppEnv>): boolean {
+  try {
+    return c.get('origin')().scheme === 'https';
+  } catch {
+    // whoever needs it is told why it can't be told
+    return false;
+  }
+}
+
+/** No cookies: a page sends the key itself, or a signed link. */
+const corsOf = (origins: readonly string[]) =>
+  cors({
+    origin: origins.includes('*') ? '*' : [...origins],
+    allowMethods: ['GET', 'HEAD', 'POST', 'DELETE'],
+    allowHeaders: ['Authorization', 'Content-Type', 'Idempotency-Key', 'Last-Event-ID', 'Range'],
+    exposeHeaders: ['Location', 'Retry-After', 'WWW-Authenticate', 'Content-Range', 'ETag'],
+    maxAge: 600,
+  });
+
+const needsUnlessOpen = ({ metricsOpen }: AppConfig): MiddlewareHandler<AppEnv> => (metricsOpen === true ? (_c, next) => next() : needs('admin'));

@@ -1,4 +1,6 @@
 /** `bun edge/bun.ts`: the edge's API on Bun. Media goes to MEDIA_URL. */
+import { readRedisTls } from '../shared/redis-tls.ts';
+import { openKeys } from './access/key-file.ts';
 import { createMetrics } from './metrics.ts';
 import type { RequestFacts } from './origin/facts.ts';
 import { runUntilSignal } from './process.ts';
@@ -14,9 +16,10 @@ declare const Bun: {
   serve(options: { hostname: string; port: number; fetch(request: Request, server: BunServer): Response | Promise<Response> }): BunServer;
 };
 
-await runUntilSignal(process, async (environment, log) => {
-  const config = readServerlessConfig(environment);
-  const { app, close } = createServerless(config, log).open({
+await runUntilSignal(process, async (environment, log, onReload) => {
+  const config = { ...readServerlessConfig(environment), ...(await readRedisTls(environment)) };
+  const keys = await openKeys(config.apiKeys ?? null, log, onReload);
+  const { app, close } = createServerless(config, keys, log).open({
     metrics: createMetrics(null),
     factsOf: (c) => c.env as RequestFacts,
   });
@@ -30,6 +33,7 @@ await runUntilSignal(process, async (environment, log) => {
     async [Symbol.asyncDispose]() {
       await server.stop();
       await close();
+      keys?.close();
       log.info('edge closed');
     },
   };

@@ -4,7 +4,7 @@ import { TabreelError } from '../shared/errors.ts';
 import { createLog, levelOf, type Log } from '../shared/log.ts';
 import type { RequestFacts } from './origin/facts.ts';
 import { problemResponse } from './problem.ts';
-import { createServerless, readServerlessConfig, warnOfOpenDoor, type Serverless } from './serverless.ts';
+import { createServerless, inlineKeys, readServerlessConfig, type Serverless } from './serverless.ts';
 
 /** https://developers.cloudflare.com/workers/runtime-apis/context/ */
 type WorkerContext = { waitUntil(promise: Promise<unknown>): void };
@@ -18,8 +18,9 @@ const worker = {
     const log = createLog(levelOf(environment['LOG_LEVEL']), (line) => console.log(line));
     try {
       if (serverless === null) {
-        serverless = createServerless(readServerlessConfig(environment), log);
-        warnOfOpenDoor(log);
+        refuseAuthorities(environment);
+        const config = readServerlessConfig(environment);
+        serverless = createServerless(config, inlineKeys(config.apiKeys, log), log);
       }
     } catch (error) {
       return misconfigured(error, log);
@@ -40,6 +41,16 @@ export default worker;
 /** Bindings of other kinds (queues, buckets) are no settings. */
 const settingsOf = (bindings: Readonly<Record<string, unknown>>): Environment =>
   Object.fromEntries(Object.entries(bindings).flatMap(([name, value]) => (typeof value === 'string' ? [[name, value]] : [])));
+
+/** Its sockets take no `ca`, `cert` or `key`, and say nothing of it (workerd 2026-11-17): whom they trust is the platform's. */
+function refuseAuthorities(environment: Environment): void {
+  const set = ['REDIS_CA', 'REDIS_CERT', 'REDIS_KEY'].find((name) => environment[name]);
+  if (set === undefined) return;
+  throw new ConfigError(
+    `${set} is set: here whom sockets trust is the platform's. On Cloudflare Redis needs a certificate that browsers trust; ` +
+      'a workerd of your own has tlsOptions of its network service: trustBrowserCas, trustedCertificates',
+  );
+}
 
 /** The platform makes the URL from the zone that was asked and the protocol that it ended itself. */
 function factsOf(request: Request): RequestFacts {

@@ -2,7 +2,9 @@
 import { z } from 'zod';
 import { isLoopbackHost } from '../shared/address.ts';
 import { bytes, ConfigError, commonSettings, flag, list, readConfig, secrets, wholeNumber, type Environment } from '../shared/config.ts';
+import type { RedisAddress } from '../shared/queue.ts';
 import { MAX_DURATION_DEFAULT } from '../shared/recording.ts';
+import { parseKeys, type KeyRing } from './access/keys.ts';
 import { parseAllowedHosts, type OriginSettings } from './origin/policy.ts';
 import { shown } from './origin/refusal.ts';
 import { parseTrust } from './origin/trust.ts';
@@ -26,12 +28,13 @@ const finaliserSettings = {
   SECRETS_KEY: secrets.optional(),
   RETENTION: retention.default(null),
   MIN_FREE_SPACE: bytes.optional(),
+  HEALTH_PORT: wholeNumber(0, 65_535).optional(),
 };
 const secretSettings = ['TOKEN_SECRET', 'SECRETS_KEY'];
 
 const edgeSettings = z.object({
   ...finaliserSettings,
-  HOST: z.string().default('127.0.0.1'),
+  HOST: z.string().optional(),
   PORT: wholeNumber(0, 65_535).default(8080),
   PUBLIC_URL: z.url({ protocol: /^https?$/, error: 'must be an http:// or https:// URL' }).optional(),
   MEDIA_URL: z.url({ protocol: /^wss?$/, error: 'must be a ws:// or wss:// URL' }).optional(),
@@ -41,12 +44,19 @@ const edgeSettings = z.object({
   ALLOW_INSECURE_WS: flag.default(false),
   MAX_DURATION: wholeNumber(1, 604_800).default(MAX_DURATION_DEFAULT),
   WEBRTC: z.enum(['proxied', 'direct'], { error: 'must be proxied or direct' }).default('proxied'),
+  API_KEYS: z.string().optional(),
+  ANTMEDIA_OPEN: flag.default(false),
+  METRICS_OPEN: flag.default(false),
+  CORS_ORIGINS: list
+    .refine((items) => items.every((item) => item === '*' || (/^https?:/.test(item) && URL.canParse(item) && new URL(item).origin === item)), {
+      error: 'must be origins, https://host or https://host:port, comma separated, or *',
+    })
+    .optional(),
 });
 
-export type EdgeConfig = OriginSettings & StorageConfig & {
-  redisUrl: string;
+export type EdgeConfig = OriginSettings & StorageConfig & RedisAddress & {
   queuePrefix: string;
-  /** A loopback address: without API keys nothing else is listened on. */
+  /** A loopback address where there are no API keys: then nothing else is listened on. */
   host: string;
   /** 0 for any free one. */
   port: number;
@@ -59,9 +69,20 @@ export type EdgeConfig = OriginSettings & StorageConfig & {
   /** Seconds after its end for which a recording is kept; null for ever. */
   retention?: number | null;
   webrtc: 'proxied' | 'direct';
+  /** A file, which may change, or the keys themselves; none: only this machine is served. */
+  apiKeys?: ApiKeysSetting | null;
+  /** Whether the Media Push plugin's paths need no key. */
+  antmediaOpen?: boolean;
+  /** Whether /metrics needs no key. */
+  metricsOpen?: boolean;
+  /** Origins of pages that may read answers; `*` for any. */
+  corsOrigins?: readonly string[];
+  /** Of a listener for probes, without keys; 0 for any free one. */
+  healthPort?: number | null;
 };
+export type ApiKeysSetting = { file: string } | { ring: KeyRing };
 
-export type FinaliserConfig = StorageConfig & Pick<EdgeConfig, 'redisUrl' | 'queuePrefix' | 'tokenSecrets' | 'secretsKeys' | 'retention'>;
+export type FinaliserConfig = StorageConfig & RedisAddress & Pick<EdgeConfig, 'queuePrefix' | 'tokenSecrets' | 'secretsKeys' | 'retention' | 'healthPort'>;
 
 const withoutSlash = (url: string | undefined): string | null => url?.replace(/\/+$/, '') ?? null;
 
@@ -71,11 +92,17 @@ const withoutSlash = (url: string | undefined): string | null => url?.replace(/\
  */
 export function readEdgeConfig(environment: Environment, defaultStorageUrl: string): EdgeConfig {
   const settings = readConfig(edgeSettings, environment, secretSettings);
-  if (!isLoopbackHost(settings.HOST)) {
-    throw new ConfigError(
-      `HOST=${JSON.stringify(settings.HOST)}: must be a loopback address (127.0.0.1, ::1, localhost): ` +
-        'there is no authentication yet, so nothing else may reach the API',
-    );
+  const apiKeys = readApiKeys(settings.API_KEYS);
+  const host = settings.HOST ?? (apiKeys === null ? '127.0.0.1' : '0.0.0.0');
+  if (!isLoopbackHost(host)) {
+    if (apiKeys === null) {
+      throw new ConfigError(
+        `HOST=${JSON.stringify(host)}: must be a loopback address (127.0.0.1, ::1, localhost) while API_KEYS is not set: whoever reaches the API could use it`,
+      );
+    }
+    if (settings.TOKEN_SECRET === undefined) {
+      throw new ConfigError(`TOKEN_SECRET is not set: it is needed where HOST is no loopback address (${host}): links and workers' credentials are signed with it (openssl rand -hex 32)`);
+    }
   }
   for (const name of ['PUBLIC_URL', 'MEDIA_URL'] as const) {
     const url = settings[name] === undefined ? null : new URL(settings[name]);
@@ -95,7 +122,7 @@ export function readEdgeConfig(environment: Environment, defaultStorageUrl: stri
   return {
     redisUrl: settings.REDIS_URL,
     queuePrefix: settings.QUEUE_PREFIX,
-    host: settings.HOST,
+    host,
     port: settings.PORT,
     publicUrl: withoutSlash(settings.PUBLIC_URL),
     mediaUrl: withoutSlash(settings.MEDIA_URL),
@@ -109,6 +136,11 @@ export function readEdgeConfig(environment: Environment, defaultStorageUrl: stri
     maxDuration: settings.MAX_DURATION,
     retention: settings.RETENTION,
     webrtc: settings.WEBRTC,
+    apiKeys,
+    antmediaOpen: settings.ANTMEDIA_OPEN,
+    metricsOpen: settings.METRICS_OPEN,
+    corsOrigins: settings.CORS_ORIGINS ?? [],
+    healthPort: settings.HEALTH_PORT ?? null,
   };
 }
 
@@ -122,8 +154,13 @@ export function readFinaliserConfig(environment: Environment, defaultStorageUrl:
     tokenSecrets: settings.TOKEN_SECRET ?? null,
     secretsKeys: settings.SECRETS_KEY ?? null,
     retention: settings.RETENTION,
+    healthPort: settings.HEALTH_PORT ?? null,
   };
 }
+
+/** JSON where it begins like it: some runtimes have no files. */
+const readApiKeys = (value: string | undefined): ApiKeysSetting | null =>
+  value === undefined ? null : /^\s*\{/.test(value) ? { ring: parseKeys(value, 'API_KEYS') } : { file: value };
 
 /** The variables of an object store are read only where there is one: others may use them for other things. */
 function readStorageConfig(environment: Environment, storageUrl: string, minFreeBytes: number | undefined): StorageConfig {

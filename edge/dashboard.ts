@@ -13,8 +13,11 @@ const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'self'; frame-ancestors 'none'";
 const foreignLinks = /<link[^>]+href="https?:[^>]*>\s*/g;
 
-/** @param ping rejects where Redis is away: the board would answer in a form of its own */
-export function createDashboard(queues: readonly Queue[], ping: () => Promise<void>): Hono {
+/**
+ * @param ping rejects where Redis is away: the board would answer in a form of its own
+ * @param hasLogin whether there is one to log out of
+ */
+export function createDashboard(queues: readonly Queue[], ping: () => Promise<void>, hasLogin: boolean): Hono {
   const server = new HonoAdapter(serveStatic);
   server.setBasePath(PATH);
   createBullBoard({
@@ -24,7 +27,10 @@ export function createDashboard(queues: readonly Queue[], ping: () => Promise<vo
       return adapter;
     }),
     serverAdapter: server,
-    options: { uiConfig: { boardTitle: 'Tabreel', hideRedisDetails: true } },
+    options: {
+      // whoever asks Redis for its workers (CLIENT LIST) is told of all who use it
+      uiConfig: { boardTitle: 'Tabreel', hideRedisDetails: true, showWorkers: false, ...(hasLogin ? { miscLinks: [{ text: 'Log out', url: `${PATH}/logout` }] } : {}) },
+    },
   });
   const app = new Hono();
   app.use('/api/*', async (_c, next) => {

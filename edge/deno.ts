@@ -1,4 +1,6 @@
 /** `deno run --allow-net --allow-env --allow-read --allow-sys edge/deno.ts`: the edge's API on Deno. Media goes to MEDIA_URL. */
+import { readRedisTls } from '../shared/redis-tls.ts';
+import { openKeys } from './access/key-file.ts';
 import { createMetrics } from './metrics.ts';
 import type { RequestFacts } from './origin/facts.ts';
 import { runUntilSignal } from './process.ts';
@@ -13,9 +15,10 @@ declare const Deno: {
   ): { shutdown(): Promise<void> };
 };
 
-await runUntilSignal(process, async (environment, log) => {
-  const config = readServerlessConfig(environment);
-  const { app, close } = createServerless(config, log).open({
+await runUntilSignal(process, async (environment, log, onReload) => {
+  const config = { ...readServerlessConfig(environment), ...(await readRedisTls(environment)) };
+  const keys = await openKeys(config.apiKeys ?? null, log, onReload);
+  const { app, close } = createServerless(config, keys, log).open({
     metrics: createMetrics(null),
     factsOf: (c) => c.env as RequestFacts,
   });
@@ -31,6 +34,7 @@ await runUntilSignal(process, async (environment, log) => {
     async [Symbol.asyncDispose]() {
       await server.shutdown();
       await close();
+      keys?.close();
       log.info('edge closed');
     },
   };

@@ -2,15 +2,19 @@
 import { DelayedError, UnrecoverableError, Worker, type Job } from 'bullmq';
 import type { Redis } from 'ioredis';
 import { TabreelError } from '../shared/errors.ts';
+import { warnOfEviction } from '../shared/eviction.ts';
 import { finishJob, newFinishJob, type FinishJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
+import type { Labels } from '../shared/metrics.ts';
 import { FINISH_QUEUE, createFinishQueue, createRecordQueue, finishJobOptions, patientRedis } from '../shared/queue.ts';
 import { startReconciler, type ReconcilerTimes } from '../shared/reconciler.ts';
 import { createRecordingStore, type RecordingStore } from '../shared/recording-store.ts';
 import type { FinaliserConfig } from './config.ts';
 import { discardRecording, finishRecording, giveUp, removeRecording, sweepParts } from './finish/finish.ts';
+import { finaliserHealth } from './finish/health.ts';
 import { finishOrphans } from './finish/orphans.ts';
-import { redisTroubleLog } from './redis-trouble.ts';
+import { listenForProbes } from './probes.ts';
+import { redisTroubleLog } from '../shared/redis-trouble.ts';
 import { openStorage } from './storage/open.ts';
 import type { Storage } from './storage/storage.ts';
 import { startWebhooks, type WebhookOptions } from './webhooks/deliver.ts';
@@ -45,8 +49,9 @@ export async function startFinaliser(
   options: { storage?: Storage; webhooks?: WebhookOptions; reconciler?: Partial<ReconcilerTimes> } = {},
 ): Promise<AsyncDisposable> {
   const trouble = redisTroubleLog(log);
-  const redis = patientRedis(config.redisUrl, trouble);
-  const blocking = patientRedis(config.redisUrl, trouble);
+  const redis = patientRedis(config, trouble);
+  const blocking = patientRedis(config, trouble);
+  void warnOfEviction(redis, log);
   const store = createRecordingStore(redis, config.queuePrefix);
   const queue = createFinishQueue(redis, config.queuePrefix, trouble);
   const recordQueue = createRecordQueue(redis, config.queuePrefix, trouble);
@@ -54,7 +59,9 @@ export async function startFinaliser(
   const deps = { store, storage, log };
   const leaving = new AbortController();
 
+  const active = new Set<string>();
   const run = async (job: Job<FinishJob>, token?: string): Promise<void> => {
+    active.add(job.id ?? '');
     try {
       await act(job, token);
     } catch (error) {
@@ -64,6 +71,8 @@ export async function startFinaliser(
       const delay = leaving.signal.aborted ? 0 : await waitForStorage(job, error as TabreelError);
       await job.moveToDelayed(Date.now() + delay, token);
       throw new DelayedError();
+    } finally {
+      active.delete(job.id ?? '');
     }
   };
   /** What is stored stays, and the recording in `finishing`, until there is room. @returns milliseconds until the next try */
@@ -110,9 +119,16 @@ export async function startFinaliser(
     maxStalledCount: 10,
   });
   worker.on('error', trouble);
+  const ended = new Map<string, { labels: Labels; value: number }>();
+  const count = (action: string, outcome: 'done' | 'failed') => {
+    const key = `${action} ${outcome}`;
+    ended.set(key, { labels: { action, outcome }, value: (ended.get(key)?.value ?? 0) + 1 });
+  };
+  worker.on('completed', ({ data }) => count(data.action, 'done'));
   worker.on('failed', (job, error) => {
     if (job === undefined) return;
     const { recordingId: id, action } = job.data;
+    count(action, 'failed');
     // a job that stalls too often is failed at once, whatever tries are left
     const last = error instanceof UnrecoverableError || job.attemptsMade >= (job.opts.attempts ?? 1);
     log.warn('finish job failed', { recording: id, action, attempt: job.attemptsMade, last, error });
@@ -135,6 +151,8 @@ export async function startFinaliser(
       if (!leaving.signal.aborted) log.warn('recordings without a record could not be looked for', { error });
     }
   }
+  const health = finaliserHealth({ redis, storage, active: () => active.size, jobs: () => [...ended.values()], leaving: leaving.signal });
+  const probes = typeof config.healthPort === 'number' ? await listenForProbes(config.healthPort, health.fetch, log) : null;
   log.info('finaliser runs');
 
   let closed: Promise<void> | null = null;
@@ -146,6 +164,7 @@ export async function startFinaliser(
     blocking.disconnect();
     redis.disconnect();
     await looking;
+    await probes?.[Symbol.asyncDispose]();
     log.info('finaliser closed');
   }
   return {

@@ -3,6 +3,7 @@ import { Hono } from 'hono';
 import { describeRoute } from 'hono-openapi';
 import { TabreelError, type ErrorCode } from '../shared/errors.ts';
 import { metricText } from '../shared/metrics.ts';
+import { isRefusal } from '../shared/redis-trouble.ts';
 import type { AppDeps, AppEnv } from './app.ts';
 import { healthDescription, metricsDescription, readyDescription } from './docs/descriptions.ts';
 import { mebibytes } from './storage/storage.ts';
@@ -10,7 +11,7 @@ import { unsupported } from './unsupported.ts';
 
 type Check = { ok: boolean; code?: ErrorCode; detail?: string };
 
-export function healthRoutes({ config, store, media, metrics, ping, recordQueue, finishQueue, closing, log }: AppDeps): Hono<AppEnv> {
+export function healthRoutes({ config, store, media, metrics, fleet, ping, recordQueue, finishQueue, closing, log }: AppDeps): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
 
   app.get('/healthz', describeRoute(healthDescription), (c) => c.json({ status: 'ok' }, 200, { 'Cache-Control': 'no-store' }));
@@ -26,7 +27,12 @@ export function healthRoutes({ config, store, media, metrics, ping, recordQueue,
     let text = metrics?.text() ?? '';
     // what Redis knows is missing while it is away; what this process counts is not
     try {
-      const counts = Object.entries(await store.counts());
+      const [recordings, { slots, demand }] = await Promise.all([store.counts(), fleet()]);
+      const counts = Object.entries(recordings);
+      const { workers, full: _, ...states } = slots;
+      text += metricText('tabreel_workers', 'gauge', 'Workers that are there.', [{ value: workers }]);
+      text += metricText('tabreel_slots', 'gauge', 'Slots of all workers, by what they do.', Object.entries(states).map(([state, value]) => ({ labels: { state }, value })));
+      text += metricText('tabreel_demand', 'gauge', 'Slots that the fleet needs now: waiting, due soon, and running on workers that stay, or of such that have no room left.', [{ value: demand }]);
       text += metricText('tabreel_recordings', 'gauge', 'Recordings in each state.', counts.map(([state, value]) => ({ labels: { state }, value })));
       // queues have the same metrics: only samples may be repeated, not their heads
       const queues = await Promise.all([recordQueue.exportPrometheusMetrics(), finishQueue.exportPrometheusMetrics()]);
@@ -41,8 +47,8 @@ export function healthRoutes({ config, store, media, metrics, ping, recordQueue,
     try {
       await ping();
       return { ok: true };
-    } catch {
-      return { ok: false, detail: 'does not answer' };
+    } catch (error) {
+      return { ok: false, detail: isRefusal((error as Error).message) ? 'refuses this service; why is in the log' : 'does not answer' };
     }
   }
 

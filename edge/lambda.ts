@@ -4,12 +4,13 @@
  */
 import { handle, type LambdaContext, type LambdaEvent } from 'hono/aws-lambda';
 import { createLog, levelOf } from '../shared/log.ts';
+import { readRedisTls } from '../shared/redis-tls.ts';
 import { placeEvent } from './lambda-event.ts';
-import { createServerless, readServerlessConfig, warnOfOpenDoor } from './serverless.ts';
+import { createServerless, inlineKeys, readServerlessConfig } from './serverless.ts';
 
 const log = createLog(levelOf(process.env['LOG_LEVEL']), (line) => process.stdout.write(`${line}\n`));
-const serverless = createServerless(readServerlessConfig(process.env), log);
-warnOfOpenDoor(log);
+const config = { ...readServerlessConfig(process.env), ...(await readRedisTls(process.env)) };
+const serverless = createServerless(config, inlineKeys(config.apiKeys, log), log);
 
 export const handler = async (received: LambdaEvent, context?: LambdaContext) => {
   const { event, facts } = placeEvent(received);

@@ -1,6 +1,7 @@
 /** Errors as `application/problem+json` (RFC 9457). */
 import { z } from 'zod';
 import { TabreelError, errorKinds } from '../shared/errors.ts';
+import { isRefusal } from '../shared/redis-trouble.ts';
 import { OriginError } from './origin/refusal.ts';
 
 export const originStep = z.object({
@@ -38,7 +39,13 @@ export function problemResponse(error: TabreelError, headers: Record<string, str
     body.remedy = error.remedy;
     body.steps = error.explain();
   }
-  return answer(body, error.code === 'redis_unavailable' ? { 'retry-after': '1', ...headers } : headers);
+  const retryAfter = error.code === 'redis_unavailable' ? 1 : error.retryAfter;
+  return answer(body, {
+    ...(retryAfter === null ? {} : { 'retry-after': String(retryAfter) }),
+    // RFC 9110, 15.5.2: a 401 says how to authenticate
+    ...(error.code === 'unauthorized' ? { 'www-authenticate': 'Bearer realm="tabreel"' } : {}),
+    ...headers,
+  });
 }
 
 /** 405 has no error code of a recording: it is the path that is right and the method that is not. */
@@ -60,12 +67,13 @@ export function methodProblem(method: string, allowed: readonly string[]): Respo
 
 /** Names of what ioredis and the sockets under it throw while Redis can't be reached, or is not itself yet. */
 const redisAway =
-  /ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|Connection is closed|Command timed out|connect ETIMEDOUT|max retries per request|Stream isn't writeable|^(LOADING|MASTERDOWN|READONLY|CLUSTERDOWN|BUSY|OOM|MISCONF|NOAUTH|WRONGPASS|TRYAGAIN) /i;
+  /ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|Connection is closed|Command timed out|connect ETIMEDOUT|max retries per request|Stream isn't writeable|^(LOADING|MASTERDOWN|READONLY|CLUSTERDOWN|BUSY|OOM|MISCONF|TRYAGAIN) /i;
 
 /** Whatever a handler threw: an error of ours as it is, one of Redis as `redis_unavailable`, another as `internal`. */
 export function toTabreelError(error: unknown): TabreelError {
   if (error instanceof TabreelError) return error;
   const { name = '', message = '', code = '' } = (error ?? {}) as { name?: string; message?: string; code?: string };
+  if (isRefusal(message)) return new TabreelError('redis_unavailable', 'Redis refuses this service; why is in its log', { cause: error });
   if (name === 'MaxRetriesPerRequestError' || name === 'AbortError' || redisAway.test(message) || redisAway.test(code)) {
     return new TabreelError('redis_unavailable', 'Redis does not answer; try again shortly', { cause: error });
   }

@@ -5,10 +5,12 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { randomBytes } from 'node:crypto';
 import { RequestError, getRequestListener, type HttpBindings } from '@hono/node-server';
 import { TabreelError } from '../shared/errors.ts';
+import { warnOfEviction } from '../shared/eviction.ts';
 import type { Log } from '../shared/log.ts';
 import { networkIdentity } from '../shared/network-identity.ts';
 import { patientRedis } from '../shared/queue.ts';
-import { createApp } from './app.ts';
+import { openKeys } from './access/key-file.ts';
+import { createApp, createProbeApp, type AppDeps } from './app.ts';
 import type { EdgeConfig } from './config.ts';
 import { openConnections } from './connections.ts';
 import { createDashboard } from './dashboard.ts';
@@ -18,11 +20,14 @@ import { handleUpgrades } from './ingest/upgrade.ts';
 import { createMetrics } from './metrics.ts';
 import type { HeaderLine, RequestFacts } from './origin/facts.ts';
 import { warnOfAnyHost } from './origin/policy.ts';
+import { listenForProbes, type Probes } from './probes.ts';
 import { problemResponse, toTabreelError } from './problem.ts';
-import { redisTroubleLog } from './redis-trouble.ts';
+import { redisTroubleLog } from '../shared/redis-trouble.ts';
 import { openStorage } from './storage/open.ts';
 import type { Storage } from './storage/storage.ts';
 import { createWatch } from './watch.ts';
+
+type EdgeOptions = { storage?: Storage; onReload?: (listener: () => void) => void };
 
 /** Milliseconds that requests have to end when the process leaves. */
 const DRAIN_MS = 5000;
@@ -30,6 +35,8 @@ const DRAIN_MS = 5000;
 export type Edge = AsyncDisposable & {
   /** `http://127.0.0.1:8080`, where it listens. */
   readonly url: string;
+  /** Of the listener for probes; null where there is none. */
+  readonly healthPort: number | null;
 };
 
 /**
@@ -37,10 +44,13 @@ export type Edge = AsyncDisposable & {
  *
  * @param config from readEdgeConfig, or made by hand
  * @param options.storage instead of what config names
+ * @param options.onReload hears whoever wants the file of API keys read again at once
  * @returns closed with `await using` or its Symbol.asyncDispose: ends streams and sockets, then the server
+ * @throws {ConfigError} where the file of API keys can't be read, or is wrong
  * @throws {Error} where it can't listen (EADDRINUSE, EACCES)
  */
-export async function startEdge(config: EdgeConfig, log: Log, options: { storage?: Storage } = {}): Promise<Edge> {
+export async function startEdge(config: EdgeConfig, log: Log, options: EdgeOptions = {}): Promise<Edge> {
+  const keys = await openKeys(config.apiKeys ?? null, log, options.onReload);
   const tokenSecrets = config.tokenSecrets ?? [randomBytes(32).toString('hex')];
   if (config.tokenSecrets === null) {
     log.warn('TOKEN_SECRET is not set: links and queued jobs of this process end with it');
@@ -49,7 +59,8 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
   const redisTrouble = redisTroubleLog(log);
   const { close: closeConnections, ...connections } = openConnections(config, redisTrouble);
   const { store, recordQueue, finishQueue, ping } = connections;
-  const subscriber = patientRedis(config.redisUrl, redisTrouble);
+  const subscriber = patientRedis(config, redisTrouble);
+  void warnOfEviction(subscriber, log);
   const watch = createWatch(subscriber, store.channel);
 
   const storage = options.storage ?? (await openStorage(config));
@@ -67,18 +78,20 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
   });
   const ingest = createIngest({ log, store, storage, live, watch, tokenSecrets, onStored: metrics.stored, onOpened: metrics.opened, onClosed: metrics.closed });
 
-  const app = createApp({
+  const deps: AppDeps = {
     ...connections,
     config: { ...config, tokenSecrets },
     log,
+    keys,
     media: { storage, live, watch, end: ingest.end },
     metrics,
     factsOf: (c) => factsOf((c.env as HttpBindings).incoming),
     networkIdentity: networkIdentity(),
     closing: closing.signal,
-    dashboard: createDashboard([recordQueue, finishQueue], ping),
+    dashboard: createDashboard([recordQueue, finishQueue], ping, keys !== null),
     now: Date.now,
-  });
+  };
+  const app = createApp(deps);
 
   const listener = getRequestListener(app.fetch, { errorHandler });
   const server = createServer((incoming, outgoing) => {
@@ -87,12 +100,15 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
     void listener(incoming, outgoing);
   });
   const upgrades = handleUpgrades(server, ingest, log);
+  let probes: Probes | null = null;
   try {
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
       server.listen(config.port, config.host.replace(/^\[|\]$/g, ''), resolve);
     });
+    if (typeof config.healthPort === 'number') probes = await listenForProbes(config.healthPort, createProbeApp(deps).fetch, log);
   } catch (error) {
+    server.close();
     await disconnect();
     throw error;
   }
@@ -115,6 +131,7 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
     await ended;
     clearInterval(idle);
     clearTimeout(force);
+    await probes?.[Symbol.asyncDispose]();
     await disconnect();
     log.info('edge closed');
   }
@@ -122,9 +139,11 @@ export async function startEdge(config: EdgeConfig, log: Log, options: { storage
     loopDelay.disable();
     await closeConnections();
     subscriber.disconnect();
+    keys?.close();
   }
   return {
     url,
+    healthPort: probes === null ? null : (probes as Probes).port,
     async [Symbol.asyncDispose]() {
       closed ??= close();
       await closed;

@@ -5,14 +5,16 @@
 import type { Hono } from 'hono';
 import { ConfigError, type Environment } from '../shared/config.ts';
 import type { Log } from '../shared/log.ts';
+import type { KeySource } from './access/keys.ts';
+import type { RedisAddress } from '../shared/queue.ts';
 import { createApp, type AppConfig, type AppDeps, type AppEnv } from './app.ts';
 import { readEdgeConfig, type EdgeConfig } from './config.ts';
 import { openConnections } from './connections.ts';
 import { warnOfAnyHost } from './origin/policy.ts';
-import { redisTroubleLog } from './redis-trouble.ts';
+import { redisTroubleLog } from '../shared/redis-trouble.ts';
 import { unsupported } from './unsupported.ts';
 
-export type ServerlessConfig = AppConfig & Pick<EdgeConfig, 'redisUrl' | 'queuePrefix' | 'host' | 'port'>;
+export type ServerlessConfig = AppConfig & RedisAddress & Pick<EdgeConfig, 'queuePrefix' | 'host' | 'port' | 'apiKeys'>;
 
 /** @throws {ConfigError} one line for each wrong variable; TOKEN_SECRET is not optional here */
 export function readServerlessConfig(environment: Environment): ServerlessConfig {
@@ -23,16 +25,23 @@ export function readServerlessConfig(environment: Environment): ServerlessConfig
   return { ...config, tokenSecrets };
 }
 
-/** For a platform's function: no loopback address keeps it to its own machine. */
-export const warnOfOpenDoor = (log: Log): void =>
-  log.warn('there are no API keys yet: whoever reaches this function may use it, unless the platform authorises callers');
+/** Keys of a runtime without files. @throws {ConfigError} where a file is named */
+export function inlineKeys(setting: EdgeConfig['apiKeys'], log: Log): KeySource | null {
+  if (setting === undefined || setting === null) {
+    log.warn('API_KEYS is not set: whoever asks is refused, since only one and the same machine is served without keys');
+    return null;
+  }
+  if ('file' in setting) throw new ConfigError(`API_KEYS=${JSON.stringify(setting.file)}: must be the JSON itself here: this runtime has no files`);
+  const { ring } = setting;
+  return { current: () => ring };
+}
 
 export type Serverless = {
   /** One for each request where sockets end with it, else one for the process. */
   open(request: Pick<AppDeps, 'factsOf' | 'metrics'>): { app: Hono<AppEnv>; close(): Promise<void> };
 };
 
-export function createServerless(config: ServerlessConfig, log: Log): Serverless {
+export function createServerless(config: ServerlessConfig, keys: KeySource | null, log: Log): Serverless {
   warnOfAnyHost(config, log);
   if (config.mediaUrl === null) log.warn('recordings are refused', { reason: unsupported('create').message });
   const trouble = redisTroubleLog(log);
@@ -40,7 +49,7 @@ export function createServerless(config: ServerlessConfig, log: Log): Serverless
   return {
     open(request) {
       const { close, ...connections } = openConnections(config, trouble);
-      const app = createApp({ ...connections, ...request, config, log, media: null, dashboard: null, networkIdentity: null, closing, now: Date.now });
+      const app = createApp({ ...connections, ...request, config, log, keys, media: null, dashboard: null, networkIdentity: null, closing, now: Date.now });
       return { app, close };
     },
   };

@@ -13,6 +13,9 @@ export const errorKinds = {
   unsupported_media_type: { blame: 'caller', retryable: false, status: 415, title: 'The body must be application/json' },
   body_too_large: { blame: 'caller', retryable: false, status: 413, title: 'The body is too large' },
   unauthorized: { blame: 'caller', retryable: false, status: 401, title: 'A valid credential is needed' },
+  forbidden: { blame: 'caller', retryable: false, status: 403, title: 'That is not allowed' },
+  too_many_requests: { blame: 'caller', retryable: true, status: 429, title: 'Too many requests in a minute' },
+  too_many_recordings: { blame: 'caller', retryable: true, status: 429, title: 'The API key has as many recordings under way as it may' },
   not_found: { blame: 'caller', retryable: false, status: 404, title: 'There is nothing here' },
   recording_not_found: { blame: 'caller', retryable: false, status: 404, title: 'There is no such recording' },
   file_not_ready: { blame: 'caller', retryable: true, status: 404, title: 'The file is not there yet' },
@@ -67,6 +70,7 @@ export const errorKinds = {
   page_too_large: { blame: 'target', retryable: true, title: 'The page needed more memory than a recording may have' },
   page_crashed: { blame: 'target', retryable: true, title: "The page's process crashed" },
   // our own way
+  self_test_failed: { blame: 'service', retryable: true, title: 'This machine does not record a page as it should' },
   browser_not_found: { blame: 'service', retryable: false, title: 'There is no browser to record with' },
   browser_launch_failed: { blame: 'service', retryable: true, title: 'The browser did not start' },
   browser_crashed: { blame: 'service', retryable: true, title: 'The browser ended by itself' },
@@ -116,12 +120,15 @@ export type FieldIssue = { path: string; message: string };
 export class TabreelError extends Error {
   readonly code: ErrorCode;
   readonly issues: readonly FieldIssue[];
+  /** Seconds after which the same request may succeed; null where that isn't known. */
+  readonly retryAfter: number | null;
 
-  constructor(code: ErrorCode, message: string, options: { cause?: unknown; issues?: readonly FieldIssue[] } = {}) {
+  constructor(code: ErrorCode, message: string, options: { cause?: unknown; issues?: readonly FieldIssue[]; retryAfter?: number } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'TabreelError';
     this.code = code;
     this.issues = options.issues ?? [];
+    this.retryAfter = options.retryAfter ?? null;
   }
 
   get kind(): ErrorKind {

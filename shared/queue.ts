@@ -1,36 +1,57 @@
 /** Queue names, options and Redis clients: the only file that names BullMQ's keys. */
+import type { ConnectionOptions } from 'node:tls';
 import { Queue, type JobsOptions, type QueueOptions } from 'bullmq';
-import { Redis } from 'ioredis';
+import { Redis, type RedisOptions } from 'ioredis';
+import { DUE_SOON_MS, type Demand } from './demand.ts';
 import type { FinishJob, RecordingJob } from './job.ts';
 import type { RecordingRecord } from './recording-store.ts';
+import { explainErrors } from './redis-trouble.ts';
 
 export const RECORD_QUEUE = 'record';
 export const FINISH_QUEUE = 'finish';
 
+/** What TLS goes by, made once for all connections of a process: readRedisTls. */
+export type RedisTls = Pick<ConnectionOptions, 'secureContext' | 'rejectUnauthorized'>;
+
+/** Where Redis is. Without `redisTls` a `rediss://` server is trusted as the runtime itself trusts. */
+export type RedisAddress = { redisUrl: string; redisTls?: RedisTls | undefined };
+
 /**
  * A client that fails fast: with Redis down, frozen or gone, a command rejects within about 1.5 s (measured on
  * ioredis 6) and the client recovers by itself. For request handlers; never for a BullMQ worker.
+ * @param server or its URL, where that says all
  */
-export function failFastRedis(url: string, onError: (error: Error) => void): Redis {
-  const redis = new Redis(url, {
+export const failFastRedis = (server: RedisAddress | string, onError: (error: Error) => void): Redis =>
+  connect(server, onError, {
     maxRetriesPerRequest: 1,
     connectTimeout: 1000,
     commandTimeout: 1500,
     // a connection that was forgotten on the way answers nothing and does not end: TCP itself would try for a quarter of an hour
     socketTimeout: 2000,
-    enableReadyCheck: false,
-    retryStrategy,
   });
-  return redis.on('error', onError);
-}
 
-/** A client that waits for Redis as long as it takes, as blocking commands need (BullMQ workers, subscribers). */
-export function patientRedis(url: string, onError: (error: Error) => void): Redis {
-  const redis = new Redis(url, { maxRetriesPerRequest: null, enableReadyCheck: false, retryStrategy });
-  return redis.on('error', onError);
-}
+/**
+ * A client that waits for Redis as long as it takes, as blocking commands need (BullMQ workers, subscribers).
+ * @param server or its URL, where that says all
+ */
+export const patientRedis = (server: RedisAddress | string, onError: (error: Error) => void): Redis =>
+  connect(server, onError, { maxRetriesPerRequest: null });
 
-const retryStrategy = (attempt: number): number => Math.min(50 * 2 ** attempt, 1000);
+type Patience = Pick<RedisOptions, 'maxRetriesPerRequest' | 'connectTimeout' | 'commandTimeout' | 'socketTimeout'>;
+
+function connect(server: RedisAddress | string, onError: (error: Error) => void, options: Patience): Redis {
+  const { redisUrl, redisTls } = typeof server === 'string' ? { redisUrl: server } : server;
+  const redis = new Redis(redisUrl, {
+    ...options,
+    enableReadyCheck: false,
+    // CLIENT SETINFO: servers before 7.2 don't know it, and can't allow it to a user of few rights
+    disableClientInfo: true,
+    retryStrategy: (attempt) => Math.min(50 * 2 ** attempt, 1000),
+    // BullMQ's duplicates keep it; given for a redis:// URL it would have TLS spoken there
+    ...(redisTls !== undefined && /^rediss:/i.test(redisUrl) ? { tls: redisTls } : {}),
+  });
+  return explainErrors(redis).on('error', onError);
+}
 
 const queueOptions = (connection: Redis, prefix: string): QueueOptions => ({
   connection,
@@ -94,6 +115,18 @@ export const againJobOptions = (id: string, attempt: number, again = 0): JobsOpt
   removeOnComplete: true,
   removeOnFail: true,
 });
+
+/** @param now milliseconds since the epoch. @returns the part of the demand that no worker has taken yet */
+export async function queuedDemand(redis: Redis, prefix: string, now: number): Promise<Pick<Demand, 'waiting' | 'dueSoon'>> {
+  const key = (name: string) => `${prefix}:${RECORD_QUEUE}:${name}`;
+  // a delayed job's score is its time in milliseconds, 12 bits to the left
+  const replies = await redis.pipeline().llen(key('wait')).zcard(key('prioritized')).zcount(key('delayed'), '-inf', (now + DUE_SOON_MS) * 0x1000).exec();
+  const [waiting = 0, prioritized = 0, dueSoon = 0] = (replies ?? []).map(([error, count]) => {
+    if (error) throw error;
+    return Number(count);
+  });
+  return { waiting: waiting + prioritized, dueSoon };
+}
 
 /** The attempt that a recording's job was queued for. */
 export const attemptOf = (jobId: string): number => Number(/^rec_\w+-(\d+)/.exec(jobId)?.[1] ?? 1);

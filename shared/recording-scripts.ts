@@ -9,6 +9,7 @@ const ALIVE_AT_THE_END_MS = 3000;
 export const EVENTS_KEPT = 1000;
 /** Idempotency keys are remembered for a day. */
 const IDEMPOTENCY_SECONDS = 86_400;
+const MINUTE_MS = 60_000;
 /** State changes that may wait for one webhook, far above what a recording has; the oldest go first. */
 const WEBHOOK_EVENTS_KEPT = 10_000;
 
@@ -26,6 +27,9 @@ export const webhookKeys = (prefix: string) => ({
   /** The record of a recording that was removed before all was told. */
   removed: (id: string) => `${prefix}:wr:${id}`,
 });
+
+/** What is kept for each owner of recordings (an API key's name) has the names of what is kept for all, behind this. */
+export const ownerPrefix = (prefix: string, owner: string): string => `${prefix}:owned:${owner}`;
 
 /** Of every script, in the order of the preamble; a script's own follow. */
 export const recordingKeys = (prefix: string, id: string): string[] => [
@@ -62,9 +66,17 @@ local function emit(kind, data)
   redis.call('PUBLISH', channel, kind)
   return entry
 end
+-- the owner's own sets stand beside those of all, and change with them: how many he has under way is never counted apart
+local function owned(owner, name) return string.sub(index, 1, -6) .. 'owned:' .. owner .. ':' .. name end
 local function move(from, to, at)
-  if from then redis.call('ZREM', sets[from], id) end
-  redis.call('ZADD', sets[to], redis.call('HGET', record, 'createdAt'), id)
+  local owner = redis.call('HGET', record, 'owner')
+  if from then
+    redis.call('ZREM', sets[from], id)
+    if owner then redis.call('ZREM', owned(owner, 'state:' .. from), id) end
+  end
+  local created = redis.call('HGET', record, 'createdAt')
+  redis.call('ZADD', sets[to], created, id)
+  if owner then redis.call('ZADD', owned(owner, 'state:' .. to), created, id) end
   redis.call('HSET', record, 'state', to)
   if to == 'finishing' then redis.call('ZREM', beats, id) end
   if to == 'completed' or to == 'failed' or to == 'canceled' then
@@ -94,14 +106,41 @@ if kept then
     if before[2] == ARGV[4] then return { 'repeated', before[1] } end
     return { 'conflict', '' }
   end
+end
+local owner, concurrent, perMinute = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+if concurrent then
+  local count = 0
+  for _, state in ipairs({ 'queued', 'starting', 'recording', 'paused' }) do count = count + redis.call('ZCARD', owned(owner, 'state:' .. state)) end
+  if count >= concurrent then return { 'too_many_recordings', '' } end
+end
+if perMinute then
+  local recent, now = owned(owner, 'recent'), clock()
+  redis.call('ZREMRANGEBYSCORE', recent, 0, now - ${MINUTE_MS})
+  local count = redis.call('ZCARD', recent)
+  if count >= perMinute then
+    -- more than one too many where the limit was lowered
+    local oldest = redis.call('ZRANGE', recent, count - perMinute, count - perMinute, 'WITHSCORES')
+    return { 'too_many_requests', '', tonumber(oldest[2]) + ${MINUTE_MS} - now }
+  end
+  redis.call('ZADD', recent, now, id)
+  redis.call('PEXPIRE', recent, ${MINUTE_MS})
+end
+if kept then
   redis.call('HSET', kept, 'id', id, 'body', ARGV[4])
   redis.call('EXPIRE', kept, ${IDEMPOTENCY_SECONDS})
 end
-for i = 6, #ARGV, 2 do redis.call('HSET', record, ARGV[i], ARGV[i + 1]) end
+for i = 9, #ARGV, 2 do redis.call('HSET', record, ARGV[i], ARGV[i + 1]) end
 redis.call('ZADD', index, ARGV[5], id)
+if owner ~= '' then redis.call('ZADD', owned(owner, 'index'), ARGV[5], id) end
 redis.call('ZADD', jobless, clock(), id)
 move(nil, 'queued', ARGV[3])
 return { 'created', id }
+`;
+
+// of somebody else's as of one that isn't there, in as little time
+export const readScript = `
+if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return {} end
+return redis.call('HGETALL', KEYS[1])
 `;
 
 export const changeScript = `
@@ -272,9 +311,13 @@ return 1
 `;
 
 export const removeScript = `
-local state = redis.call('HGET', record, 'state')
+local state, owner = redis.call('HGET', record, 'state'), redis.call('HGET', record, 'owner')
 if state then redis.call('ZREM', sets[state], id) end
 redis.call('ZREM', index, id)
+if owner then
+  redis.call('ZREM', owned(owner, 'index'), id)
+  if state then redis.call('ZREM', owned(owner, 'state:' .. state), id) end
+end
 if state and redis.call('EXISTS', waiting) == 1 then redis.call('RENAME', record, removed) end
 redis.call('DEL', record, events)
 for _, set in ipairs({ beats, jobless, removing, ended, told }) do redis.call('ZREM', set, id) end

@@ -18,8 +18,10 @@ import {
   markScript,
   orphanScript,
   overdueScript,
+  ownerPrefix,
   preamble,
   pushScript,
+  readScript,
   recordingKeys,
   releaseScript,
   removeScript,
@@ -98,6 +100,8 @@ const record = z.object({
   /** The attempt that gave the recording up, until the next one begins, or that ended it: its process is gone. */
   released: z.string().transform(Number).optional(),
   webhook: json(recordWebhook).optional(),
+  /** Whose it is; missing where it was made without an API key. */
+  owner: z.string().optional(),
 });
 /** @property error why it is `reconnecting` or `failed`, or was `reconnecting` when it ended */
 export type PushStanding = { state: PushState; error?: RecordingError | undefined };
@@ -119,9 +123,18 @@ export type NewRecording = {
   idempotency: { key: string; bodyHash: string } | null;
   /** Where each change of state is to be told, if anywhere. */
   webhook?: RecordWebhook | null;
+  /** The name of the API key that makes it; null for none. */
+  owner?: string | null;
+  /** Of the owner: how many he may have queued or under way, and make in any 60 seconds. Counted with the creation, in one step. */
+  limits?: { concurrent?: number | undefined; perMinute?: number | undefined };
 };
 
-export type Created = { outcome: 'created' | 'repeated'; id: string } | { outcome: 'conflict' };
+/** @property wait milliseconds until the next may be made */
+export type Created =
+  | { outcome: 'created' | 'repeated'; id: string }
+  | { outcome: 'conflict' }
+  | { outcome: 'too_many_recordings' }
+  | { outcome: 'too_many_requests'; wait: number };
 
 export type Change = {
   from: readonly RecordingState[];
@@ -171,7 +184,6 @@ export function createRecordingStore(redis: Redis, prefix: string) {
   const eventsKey = (id: string) => `${prefix}:e:${id}`;
   const channel = (id: string) => `${prefix}:c:${id}`;
   const idempotencyKey = (key: string) => `${prefix}:idem:${key}`;
-  const index = `${prefix}:index`;
   const setOf = (state: RecordingState) => `${prefix}:state:${state}`;
 
   const run = (script: string, id: string, args: readonly (string | number)[], moreKeys: readonly string[] = [], now = Date.now()) => {
@@ -195,7 +207,8 @@ export function createRecordingStore(redis: Redis, prefix: string) {
     channel,
 
     async create(created: NewRecording): Promise<Created> {
-      const { job, idempotency, now } = created;
+      const { job, idempotency, now, owner = null } = created;
+      const { concurrent, perMinute } = owner === null ? {} : (created.limits ?? {});
       const fields = Object.entries({
         id: job.recordingId,
         desired: 'recording',
@@ -207,11 +220,13 @@ export function createRecordingStore(redis: Redis, prefix: string) {
         priority: String(created.priority),
         ...(created.startAt === null ? {} : { startAt: created.startAt }),
         ...(created.webhook ? { webhook: JSON.stringify(created.webhook) } : {}),
+        ...(owner === null ? {} : { owner }),
       }).flat();
       const kept = idempotency === null ? [] : [idempotencyKey(idempotency.key)];
-      const reply = await run(createScript, job.recordingId, [idempotency?.bodyHash ?? '', now, ...fields], kept, now);
-      const [outcome, id] = reply as [Created['outcome'], string];
-      return outcome === 'conflict' ? { outcome } : { outcome, id };
+      const reply = await run(createScript, job.recordingId, [idempotency?.bodyHash ?? '', now, owner ?? '', concurrent ?? '', perMinute ?? '', ...fields], kept, now);
+      const [outcome, id, wait] = reply as [Created['outcome'], string, number?];
+      if (outcome === 'too_many_requests') return { outcome, wait: wait ?? 0 };
+      return outcome === 'conflict' || outcome === 'too_many_recordings' ? { outcome } : { outcome, id };
     },
 
     /** Whether a recording was created with this idempotency key within the last day. */
@@ -219,8 +234,11 @@ export function createRecordingStore(redis: Redis, prefix: string) {
       return (await redis.exists(idempotencyKey(key))) === 1;
     },
 
-    async get(id: string): Promise<RecordingRecord | null> {
-      return parseRecord(await redis.hgetall(key(id)));
+    /** @param of whose it has to be: another's is as good as none; null for anybody's */
+    async get(id: string, of: string | null = null): Promise<RecordingRecord | null> {
+      if (of === null) return parseRecord(await redis.hgetall(key(id)));
+      const flat = (await redis.eval(readScript, 1, key(id), of)) as string[];
+      return parseRecord(Object.fromEntries(Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i], flat[2 * i + 1]])));
     },
 
     /** As `get`, also of a removed recording whose webhook has yet to be told of its last states. */
@@ -228,9 +246,10 @@ export function createRecordingStore(redis: Redis, prefix: string) {
       return parseRecord(await redis.hgetall(key(id))) ?? parseRecord(await redis.hgetall(webhookKeys(prefix).removed(id)));
     },
 
-    /** Newest first. The cursor is the last id of the page before; ids sort by time. */
-    async list(options: { state?: RecordingState; limit: number; cursor?: string }): Promise<{ items: RecordingRecord[]; cursor: string | null }> {
-      const set = options.state === undefined ? index : setOf(options.state);
+    /** Newest first, of one owner where `of` says which. The cursor is the last id of the page before; ids sort by time. */
+    async list(options: { state?: RecordingState; limit: number; cursor?: string; of?: string | null }): Promise<{ items: RecordingRecord[]; cursor: string | null }> {
+      const base = options.of === undefined || options.of === null ? prefix : ownerPrefix(prefix, options.of);
+      const set = options.state === undefined ? `${base}:index` : `${base}:state:${options.state}`;
       let start = 0;
       if (options.cursor !== undefined) {
         const rank = await redis.zrevrank(set, options.cursor);

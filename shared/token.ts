@@ -26,6 +26,23 @@ export const signAttemptToken = (secrets: readonly string[], recordingId: string
 export const verifyAttemptToken = (secrets: readonly string[], token: string, recordingId: string, attempt: number): Promise<boolean> =>
   verifyClaims(secrets, token, { sub: recordingId, use: 'attempt', attempt });
 
+/** Who is logged in at the dashboard: by which key, told by its hash. @param expires milliseconds since the epoch. */
+export const signSession = (secrets: readonly string[], keyHash: string, expires: number): Promise<string> =>
+  signClaims(secrets, { sub: keyHash, use: 'dashboard' }, expires);
+
+/** @returns the key's hash; null for a session that is over, or none of ours. Never throws. */
+export async function readSession(secrets: readonly string[], token: string): Promise<string | null> {
+  for (const secret of secrets) {
+    try {
+      const { sub, use } = await verify(token, secret, 'HS256');
+      return use === 'dashboard' && typeof sub === 'string' ? sub : null;
+    } catch {
+      // another secret may have signed it
+    }
+  }
+  return null;
+}
+
 type Claims = Readonly<Record<string, string | number>>;
 
 function signClaims(secrets: readonly string[], claims: Claims, expires: number): Promise<string> {

@@ -79,6 +79,8 @@ export type Attempt = {
   command(commandId: string): void;
   /** The worker leaves: the capture ends in good order, and another worker goes on with the recording. */
   leave(): void;
+  /** Of its process; null where there is none yet, or none any more. */
+  pid(): number | null;
   /** Resolves once what became of the recording is written. Never rejects. */
   finished: Promise<void>;
 };
@@ -244,7 +246,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
       case 'progress':
         if (message.storedSegments > progress.storedSegments || message.stats.bytes > progress.stats.bytes) storedAt = heardAt;
         progress = message;
-        options.media.pushes(message.stats.push ?? []);
+        options.media.stats(message.stats);
         unwritten = true;
         break;
       case 'warning':
@@ -280,7 +282,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
         break;
       case 'ended':
         ended = message;
-        options.media.pushes(message.stats.push ?? []);
+        options.media.stats(message.stats);
         setTimeout(() => recorder?.kill(), times.exit).unref();
         break;
       case 'ready':
@@ -477,6 +479,7 @@ export function startAttempt(options: AttemptOptions): Attempt {
       if (!options.handOver) tell(store.warn(id, 'worker_left', 'The worker was shut down before the recording was over', attempt));
       stop();
     },
+    pid: () => (recorder === null || exited ? null : recorder.pid),
     finished: supervise().catch((error: unknown) => log.error('attempt failed', { error })),
   };
 }

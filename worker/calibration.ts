@@ -6,11 +6,11 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Log } from '../shared/log.ts';
 import type { CaptureEngineName } from '../shared/recording.ts';
-import type { FoundBrowser } from './browser/find.ts';
 import { launchBrowser } from './browser/launch.ts';
 import type { CaptureEvents } from './capture/capture.ts';
 import { engineFor } from './engines.ts';
 import { startProxy } from './outbound/proxy.ts';
+import type { RecorderSettings } from './process-protocol.ts';
 
 /** Flashes that are waited for, and how long, in milliseconds. */
 const FLASHES = 7;
@@ -61,13 +61,13 @@ if (location.hash === '#play') {
 </script>`;
 
 /** @returns milliseconds; negative where the sound comes early. @throws {Error} where too few flashes or beeps were seen. */
-export async function measureSoundDelay(name: CaptureEngineName, found: FoundBrowser, sandbox: boolean, log: Log): Promise<number> {
+export async function measureSoundDelay(name: CaptureEngineName, { browser, sandbox, devShm }: RecorderSettings, log: Log): Promise<number> {
   const { engine, paced } = engineFor(name);
   const size = { width: 320, height: 240, frameRate: 30 };
   const captureTitle = `tabreel-${randomBytes(8).toString('hex')}`;
   await using proxy = await startProxy({ log, controllerPage: calibrationPage });
   await using launched = await launchBrowser(
-    { ...found, ...size, sandbox, proxyPort: proxy.port, captureTitle, paced, webrtc: 'proxied', treatAsSecure: null },
+    { ...browser, ...size, sandbox, devShm, proxyPort: proxy.port, captureTitle, paced, webrtc: 'proxied', treatAsSecure: null },
     AbortSignal.timeout(30_000),
   );
   const target = await engine.open(

@@ -1,5 +1,9 @@
-/** Takes recordings from the queue, as many at once as there are slots, and runs each as an attempt in its own process. */
-import { DelayedError, Worker, type Job } from 'bullmq';
+/**
+ * Takes recordings from the queue, as many at once as there is room for, and runs each as an attempt in its own process. What is
+ * not to be taken is not fetched: BullMQ's `concurrency` follows the room. Only the fetch that is on its way when that shrinks
+ * may bring one, which goes back to the head of the queue.
+ */
+import { DelayedError, WaitingError, Worker, type Job } from 'bullmq';
 import type { Redis } from 'ioredis';
 import { commandIn, createCommandStore } from '../shared/commands.ts';
 import { asTabreelError, TabreelError } from '../shared/errors.ts';
@@ -8,12 +12,15 @@ import type { Log } from '../shared/log.ts';
 import { againJobOptions, attemptOf, finishJobOptions, RECORD_QUEUE } from '../shared/queue.ts';
 import { pageSecrets, type PageSecrets } from '../shared/recording.ts';
 import type { RecordingStore } from '../shared/recording-store.ts';
+import { redisTroubleLog } from '../shared/redis-trouble.ts';
 import { unseal } from '../shared/token.ts';
+import type { Admission, Seat } from './admission.ts';
 import { startAttempt, type Attempt, type AttemptTimes } from './attempt.ts';
 import type { WorkerConfig } from './config.ts';
 import type { MediaMetrics } from './media-metrics.ts';
 import { persist } from './persist.ts';
 import type { RecorderSettings } from './process-protocol.ts';
+import { createQueueWait } from './queue-wait.ts';
 import type { RecorderPool } from './recorder-pool.ts';
 
 /**
@@ -27,7 +34,7 @@ const MAX_STALLED = 1000;
 const DISCARD_DELAY_MS = 1000;
 
 export type ConsumerOptions = {
-  config: Pick<WorkerConfig, 'slots' | 'queuePrefix' | 'secretsKeys' | 'drainTimeout'>;
+  config: Pick<WorkerConfig, 'slots' | 'queuePrefix' | 'secretsKeys' | 'drainTimeout' | 'leaveAfter'>;
   /** A patient client (queue.ts); BullMQ makes itself another for what blocks. */
   redis: Redis;
   /** A patient client for subscriptions alone. */
@@ -44,6 +51,12 @@ export type ConsumerOptions = {
   handOver: boolean;
   /** As in AttemptOptions; default true. */
   patient?: boolean;
+  /** Says how many may run at once; SLOTS alone without. */
+  admission?: Pick<Admission, 'limit' | 'begin'>;
+  /** Takes nothing before `open`; default false. */
+  held?: boolean;
+  /** Called when a recording begins here, or is over. */
+  changed?: () => void;
   log: Log;
   times?: Partial<AttemptTimes>;
 };
@@ -53,11 +66,23 @@ export type ConsumerCounts = {
   active: number;
   /** Attempts begun so far. */
   begun: number;
+  /** Recordings that would be taken now beside those. */
+  room: number;
   draining: boolean;
 };
 
 export type Consumer = AsyncDisposable & {
   counts(): ConsumerCounts;
+  /** Takes jobs from now on. */
+  open(): void;
+  /** How many may run at once has changed. */
+  limitChanged(): void;
+  /** Whether it asks the queue for jobs, or has no reason to; Redis may be away all the while. */
+  isAlive(): boolean;
+  /** Metrics, as Prometheus reads them. */
+  text(): string;
+  /** Resolves once LEAVE_AFTER recordings have been taken and are over; never without it. */
+  spent: Promise<void>;
   /**
    * Takes no more recordings, lets those that run go on for DRAIN_TIMEOUT, then hands them over to another worker, or ends
    * them: what they recorded is kept. Resolves when none is left. @param now aborted to do so at once
@@ -65,16 +90,20 @@ export type Consumer = AsyncDisposable & {
   drain(now?: AbortSignal): Promise<void>;
 };
 
-/** Takes jobs at once. Disposing hands over what runs, or ends it, and waits for that, as `drain` without patience. */
+/** Takes jobs at once, unless it is held. Disposing hands over what runs, or ends it, and waits for that, as `drain` without patience. */
 export function startConsumer(options: ConsumerOptions): Consumer {
   const { config, redis, subscriber, store, pool, settings, log } = options;
   /** By the channel of their recording. */
   const attempts = new Map<string, Attempt>();
   const jobs = new Set<Promise<void>>();
+  const queueWait = createQueueWait();
+  let held = options.held ?? false;
   /** Recordings whose next attempt is not due yet. */
   const resting = new Map<string, { timer: NodeJS.Timeout; attempt: number }>();
   let begun = 0;
   let draining = false;
+  const spent = Promise.withResolvers<void>();
+  const hasHadAll = () => config.leaveAfter !== null && begun >= config.leaveAfter;
 
   const commands = createCommandStore(redis, config.queuePrefix);
 
@@ -86,8 +115,17 @@ export function startConsumer(options: ConsumerOptions): Consumer {
   };
   subscriber.on('message', onMessage);
 
-  const take = async (job: Job, token?: string): Promise<void> => {
-    if (draining) {
+  const limit = () => Math.min(config.slots, options.admission?.limit() ?? Infinity);
+
+  /** For somebody else, before all that wait, as it was: what was interrupted and what is urgent come first here too. */
+  const giveBack = async (job: Job, token?: string): Promise<never> => {
+    log.debug('job is given back', { recording: job.id });
+    await job.moveToWait(token);
+    throw new WaitingError();
+  };
+
+  const take = async (job: Job, seat: { current: Attempt | null }, token?: string): Promise<void> => {
+    if (draining || hasHadAll()) {
       // it was on its way here when the worker began to leave: somebody else's
       await job.moveToDelayed(Date.now() + 100, token);
       throw new DelayedError();
@@ -106,7 +144,9 @@ export function startConsumer(options: ConsumerOptions): Consumer {
     const clockOffset = claim.now - Math.round((asked + Date.now()) / 2);
     begun += 1;
     const attemptLog = log.with({ recording: id, attempt });
-    attemptLog.info('attempt begins', { waited: Date.now() - job.timestamp - (job.opts.delay ?? 0), origin: recording.origin });
+    const waited = Math.max(0, claim.now - job.timestamp - (job.opts.delay ?? 0));
+    queueWait.note(waited / 1000);
+    attemptLog.info('attempt begins', { waited, origin: recording.origin });
     const channel = store.channel(id);
     const running = startAttempt({
       job: recording,
@@ -126,12 +166,15 @@ export function startConsumer(options: ConsumerOptions): Consumer {
       ...(options.times === undefined ? {} : { times: options.times }),
     });
     attempts.set(channel, running);
+    seat.current = running;
+    options.changed?.();
     // what was said before this subscription is told by the first beat
     subscriber.subscribe(channel).catch((error: unknown) => attemptLog.warn('signals come late', { error }));
     if (draining) running.leave();
     await running.finished;
     if (attempts.get(channel) !== running) return; // a newer attempt came to this very worker
     attempts.delete(channel);
+    options.changed?.();
     subscriber.unsubscribe(channel).catch(() => undefined);
   };
 
@@ -185,7 +228,14 @@ export function startConsumer(options: ConsumerOptions): Consumer {
   };
 
   const handle = (job: Job, token?: string): Promise<void> => {
-    const taken = take(job, token).finally(() => jobs.delete(taken));
+    if (!draining && jobs.size >= limit()) return giveBack(job, token);
+    const attempt: { current: Attempt | null } = { current: null };
+    const seat: Seat | undefined = draining ? undefined : options.admission?.begin(() => attempt.current?.pid() ?? null);
+    const taken = take(job, attempt, token).finally(() => {
+      jobs.delete(taken);
+      seat?.over();
+      if (jobs.size === 0 && hasHadAll()) spent.resolve();
+    });
     jobs.add(taken);
     return taken;
   };
@@ -193,15 +243,28 @@ export function startConsumer(options: ConsumerOptions): Consumer {
   const worker = new Worker(RECORD_QUEUE, handle, {
     connection: redis,
     prefix: config.queuePrefix,
-    concurrency: config.slots,
+    concurrency: limit(),
+    autorun: false,
     lockDuration: LOCK_MS,
     stalledInterval: STALLED_MS,
     maxStalledCount: MAX_STALLED,
   });
+  const trouble = redisTroubleLog(log, 'queue');
   // a lock that expired while Redis was away is missed every few seconds, and of no use
-  worker.on('error', (error) => log[/could not renew lock|Missing lock/.test(error.message) ? 'debug' : 'warn']('queue', { error }));
+  worker.on('error', (error) => (/could not renew lock|Missing lock/.test(error.message) ? log.debug('queue', { error }) : trouble(error)));
   worker.on('failed', (job, error) => log.error('job failed', { recording: job?.id, error }));
   worker.on('stalled', (id) => log.warn('job stalled', { recording: id }));
+
+  const run = () => void worker.run().catch((error: unknown) => log.error('the queue is not asked any more', { error }));
+  if (!held) run();
+  const limitChanged = () => {
+    const before = worker.concurrency;
+    worker.concurrency = limit();
+    if (held || draining || worker.concurrency <= before) return;
+    // it may sleep until one of its jobs ends, having had as many as it could: a pause and its end wake it
+    void worker.pause(true);
+    void worker.resume();
+  };
 
   const drain = async (now?: AbortSignal): Promise<void> => {
     if (!draining) log.info('worker drains', { active: jobs.size, patience: now?.aborted === true ? 0 : config.drainTimeout });
@@ -223,7 +286,17 @@ export function startConsumer(options: ConsumerOptions): Consumer {
   };
 
   return {
-    counts: () => ({ active: attempts.size, begun, draining }),
+    counts: () => ({ active: attempts.size, begun, room: held || draining || hasHadAll() ? 0 : Math.max(0, limit() - jobs.size), draining }),
+    open() {
+      if (!held || draining) return;
+      held = false;
+      run();
+      options.changed?.();
+    },
+    limitChanged,
+    isAlive: () => held || draining || worker.isRunning(),
+    text: queueWait.text,
+    spent: spent.promise,
     drain,
     async [Symbol.asyncDispose]() {
       await drain(AbortSignal.abort());

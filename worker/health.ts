@@ -1,10 +1,17 @@
-/** Whether the worker lives, whether it takes recordings, and what it counts. Nothing of a recording is told. */
+/**
+ * Whether the worker lives, whether it takes recordings, and what it counts. Nothing of a recording is told.
+ *
+ * It lives if its event loop turns, which the answer itself shows, and the queue is asked for jobs. Redis has no part in that: a
+ * worker that was killed because Redis is away would take recordings with it that go on without.
+ */
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Redis } from 'ioredis';
 import { metricText } from '../shared/metrics.ts';
-import type { ConsumerCounts } from './consumer.ts';
+import type { Consumer } from './consumer.ts';
+import type { SelfTestState } from './preparation.ts';
+import type { RecorderPool } from './recorder-pool.ts';
 
 const PING_MS = 1000;
 
@@ -12,45 +19,58 @@ export type HealthOptions = {
   /** 0 for any free one. */
   port: number;
   slots: number;
-  counts(): ConsumerCounts;
-  /** Processes that wait for a recording. */
-  ready(): number;
+  consumer: Pick<Consumer, 'counts' | 'isAlive'>;
+  pool: Pick<RecorderPool, 'ready' | 'isFailing'>;
+  selfTest(): SelfTestState;
   /** Further metrics, as Prometheus reads them. */
-  media(): string;
+  metrics(): string;
   redis: Redis;
 };
 
+type Check = { ok: boolean; code?: string; detail?: string };
+
 /** Listens on all addresses, as probes come from outside of a container. @throws where the port is taken */
 export async function startHealthServer(options: HealthOptions): Promise<AsyncDisposable & { port: number }> {
-  const { slots, counts, redis } = options;
+  const { slots, consumer, pool, redis } = options;
 
   const metrics = () => {
-    const { active, begun, draining } = counts();
+    const { active, begun, draining } = consumer.counts();
     const metric = (name: string, type: 'gauge' | 'counter', help: string, value: number) =>
       metricText(`tabreel_worker_${name}`, type, help, [{ value }]);
     return (
       metric('slots', 'gauge', 'Recordings that may run at once.', slots) +
       metric('recordings', 'gauge', 'Recordings that run now.', active) +
       metric('attempts_total', 'counter', 'Attempts begun.', begun) +
-      metric('processes_ready', 'gauge', 'Processes that wait for a recording.', options.ready()) +
+      metric('processes_ready', 'gauge', 'Processes that wait for a recording.', pool.ready()) +
       metric('draining', 'gauge', '1 once the worker takes no more recordings.', draining ? 1 : 0) +
-      options.media()
+      metric('self_test_passed', 'gauge', '1 once the worker has recorded its own page, or needn\'t.', options.selfTest().passed ? 1 : 0) +
+      options.metrics()
     );
+  };
+
+  const isReady = async (): Promise<Record<string, Check>> => {
+    const { passed, error } = options.selfTest();
+    const { draining } = consumer.counts();
+    return {
+      redis: (await answers(redis)) ? { ok: true } : { ok: false, detail: 'does not answer' },
+      browser: passed ? { ok: true } : error === null ? { ok: false, detail: 'is being tried' } : { ok: false, code: error.code, detail: error.message },
+      processes: pool.isFailing() ? { ok: false, detail: 'those of recordings do not start' } : { ok: true },
+      ...(draining ? { process: { ok: false, detail: 'leaving' } } : {}),
+    };
   };
 
   const server = createServer((request, response) => {
     const answer = (status: number, body: string, type = 'application/json') =>
       response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' }).end(body);
+    const tell = (checks: Record<string, Check>, good: string, bad: string) => {
+      const all = Object.values(checks).every(({ ok }) => ok);
+      answer(all ? 200 : 503, JSON.stringify({ status: all ? good : bad, checks }));
+    };
     const path = request.url?.split('?')[0];
-    if (path === '/healthz') answer(200, '{"status":"ok"}');
+    if (path === '/healthz') tell({ queue: consumer.isAlive() ? { ok: true } : { ok: false, detail: 'is not asked for jobs any more' } }, 'ok', 'broken');
     else if (path === '/metrics') answer(200, metrics(), 'text/plain; version=0.0.4; charset=utf-8');
-    else if (path === '/readyz') {
-      void answers(redis).then((reachable) => {
-        const { draining } = counts();
-        const ready = reachable && !draining;
-        answer(ready ? 200 : 503, JSON.stringify({ status: ready ? 'ready' : 'not ready', redis: reachable, draining }));
-      });
-    } else answer(404, '{"status":"there is nothing here"}');
+    else if (path === '/readyz') void isReady().then((checks) => tell(checks, 'ready', 'not ready'));
+    else answer(404, '{"status":"there is nothing here"}');
   });
   server.listen(options.port);
   await once(server, 'listening');

@@ -1,11 +1,11 @@
 /**
  * `node worker/main.ts`: a worker as a process of its own. SIGTERM drains it; SIGINT, or a second signal, hands over what it
- * records at once. Exits with 0 once it has left in order; with 1 where it can not start, or at a third signal.
+ * records at once. With LEAVE_AFTER it leaves by itself. Exits with 0 once it has left in order; with 1 where it can not start, or at a third signal.
  */
-import { availableParallelism } from 'node:os';
 import { ConfigError } from '../shared/config.ts';
 import { TabreelError } from '../shared/errors.ts';
 import { createLog } from '../shared/log.ts';
+import { readMachine } from './capacity.ts';
 import { readWorkerConfig } from './config.ts';
 import { startWorker } from './worker.ts';
 
@@ -23,10 +23,10 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
 }
 
 try {
-  const config = await readWorkerConfig(process.env, availableParallelism());
+  const config = await readWorkerConfig(process.env, await readMachine(process.constrainedMemory()));
   const log = createLog(config.logLevel, (line) => process.stdout.write(`${line}\n`));
   const worker = await startWorker(config, log);
-  await leave.promise;
+  await Promise.race([leave.promise, worker.spent]);
   await worker.drain(now.signal);
   await worker[Symbol.asyncDispose]();
   log.info('worker left');

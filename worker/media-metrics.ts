@@ -1,17 +1,20 @@
 /** The media sockets and pushes of all recordings of this worker, for its metrics: each recording's process tells its own. */
 import { metricText } from '../shared/metrics.ts';
-import type { PushState, PushStats } from '../shared/recording.ts';
+import { noStats, type PushState, type PushStats, type RecordingStats } from '../shared/recording.ts';
 import { noCounts, roundTripBuckets, type DialOutcome, type MediaSocketCounts } from './sink/media-counts.ts';
 
 export type AttemptMedia = {
   /** The whole of what the attempt has counted so far. */
   update(counts: MediaSocketCounts): void;
-  /** A push of it has another state; and what all of them have counted so far. */
+  /** A push of it has another state. */
   push(index: number, state: PushState): void;
-  pushes(stats: readonly PushStats[]): void;
+  /** How it does, and what all of its pushes have counted so far. */
+  stats(stats: RecordingStats): void;
   /** The attempt is over, however its process ended. */
   over(): void;
 };
+
+type Own = { counts: MediaSocketCounts; states: PushState[]; pushes: readonly PushStats[]; stats: RecordingStats };
 
 export type MediaMetrics = {
   attempt(): AttemptMedia;
@@ -22,22 +25,28 @@ export type MediaMetrics = {
 export function createMediaMetrics(): MediaMetrics {
   /** Of attempts that are over. */
   const past = noCounts();
-  const running = new Set<{ counts: MediaSocketCounts; states: PushState[]; pushes: readonly PushStats[] }>();
+  const running = new Set<Own>();
+  const pastFrames = { frames: 0, dropped: 0 };
   const pastPushes = noPushCounts();
 
   return {
     attempt() {
-      const own: { counts: MediaSocketCounts; states: PushState[]; pushes: readonly PushStats[] } = { counts: noCounts(), states: [], pushes: [] };
+      const own: Own = { counts: noCounts(), states: [], pushes: [], stats: noStats };
       running.add(own);
       return {
         update: (counts) => void (own.counts = counts),
         push: (index, state) => void (own.states[index] = state),
-        // a late packet takes a loss back, which a counter can't
-        pushes: (stats) => void (own.pushes = stats.map((push, i) => ({ ...push, packetsLost: Math.max(push.packetsLost, own.pushes[i]?.packetsLost ?? 0) }))),
+        stats(stats) {
+          own.stats = stats;
+          // a late packet takes a loss back, which a counter can't
+          own.pushes = (stats.push ?? []).map((push, i) => ({ ...push, packetsLost: Math.max(push.packetsLost, own.pushes[i]?.packetsLost ?? 0) }));
+        },
         over() {
           if (!running.delete(own)) return;
           add(past, own.counts);
           addPushes(pastPushes, own.pushes);
+          pastFrames.frames += own.stats.frames;
+          pastFrames.dropped += own.stats.dropped;
         },
       };
     },
@@ -52,7 +61,12 @@ export function createMediaMetrics(): MediaMetrics {
       const states: Partial<Record<PushState, number>> = { connecting: 0, publishing: 0, live: 0, reconnecting: 0, failed: 0 };
       let bitrate = 0;
       let trip = 0;
-      for (const { counts, states: own, pushes } of running) {
+      let lag = 0;
+      let { frames, dropped } = pastFrames;
+      for (const { counts, states: own, pushes, stats } of running) {
+        frames += stats.frames;
+        dropped += stats.dropped;
+        lag = Math.max(lag, stats.lagSeconds ?? 0);
         for (const state of own) if (states[state] !== undefined) states[state] += 1;
         addPushes(sum, pushes);
         for (const push of pushes) {
@@ -74,6 +88,9 @@ export function createMediaMetrics(): MediaMetrics {
       ];
       const dials = Object.entries(all.outcomes).map(([outcome, value]) => ({ labels: { outcome }, value }));
       return [
+        metricText('tabreel_worker_frames_total', 'counter', 'Pictures recorded.', [{ value: frames }]),
+        metricText('tabreel_worker_frames_dropped_total', 'counter', 'Pictures that a full queue of the encoder left out.', [{ value: dropped }]),
+        metricText('tabreel_worker_lag_seconds', 'gauge', 'By how much what is stored lags behind what is captured, in the recording where it is most; 2 to 4 is usual.', [{ value: lag }]),
         metricText('tabreel_worker_media_sockets', 'gauge', 'Media sockets open to an ingest.', [{ value: open }]),
         metricText('tabreel_worker_media_dials_total', 'counter', 'Dials of media URLs: open, or the code of what went wrong.', dials),
         metricText('tabreel_worker_media_reconnects_total', 'counter', 'Media sockets opened after one of the same recording was lost.', [{ value: all.reconnects }]),

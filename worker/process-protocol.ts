@@ -6,6 +6,7 @@ import type { FoundBrowser } from './browser/find.ts';
 import type { SpoolPlace } from './sink/backlog.ts';
 import type { MediaSocketCounts } from './sink/media-counts.ts';
 import type { MediaSocketLimits } from './sink/media-socket.ts';
+import type { SelfTestResult } from './self-test.ts';
 import type { CaptureEngineName, PageSecrets, PushState, RecordingError, RecordingStats } from '../shared/recording.ts';
 
 /** The part of the worker's settings that one recording needs; the child reads no environment. */
@@ -13,6 +14,8 @@ export type RecorderSettings = {
   /** Found once by the worker: a recording needn't look again. */
   browser: FoundBrowser;
   sandbox: boolean;
+  /** As WorkerConfig has it. */
+  devShm: boolean;
   /** PEM of an authority that is trusted for the media URL beside the system's. */
   mediaCa: string | null;
   /** The media URL may be dialled without TLS where nobody speaks it. */
@@ -69,8 +72,11 @@ export type ToRecorder =
   | { type: 'resume' }
   /** Run a script in the page; answered by `command`. */
   | { type: 'command'; id: string; command: Command }
-  /** Instead of `start`: measure by how much the engine's sound comes late on this machine. */
-  | { type: 'calibrate'; settings: RecorderSettings }
+  /**
+   * Instead of `start`: measure by how much the engine's sound comes late on this machine. @property selfTest before that, record
+   * a page of ours; where that fails nothing is measured
+   */
+  | { type: 'calibrate'; settings: RecorderSettings; selfTest: boolean }
   /** End the capture, send what is there, and finish; idempotent. */
   | { type: 'stop' }
   /** The recording isn't wanted any more, or belongs to another attempt: end without sending what is left. */
@@ -106,6 +112,9 @@ export type FromRecorder =
   | { type: 'command'; id: string; reply: CommandReply }
   /** A line for those who watch. */
   | { type: 'log'; message: string }
+  /** How the self-test went, before `calibrated`. */
+  | { type: 'self-tested'; result: SelfTestResult; error: null }
+  | { type: 'self-tested'; result: null; error: RecordingError }
   /** The answer to `calibrate`; empty where it could not be measured. */
   | { type: 'calibrated'; soundDelay: RecorderSettings['soundDelay'] }
   /**

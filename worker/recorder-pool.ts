@@ -36,6 +36,8 @@ export type RecorderPool = AsyncDisposable & {
   take(): Promise<RecorderProcess>;
   /** Processes that wait for a recording. */
   ready(): number;
+  /** Whether the last one that was started ended before it had loaded its code. */
+  isFailing(): boolean;
 };
 
 export type PoolOptions = {
@@ -60,6 +62,7 @@ export function createRecorderPool(options: PoolOptions): RecorderPool {
   const ready: RecorderProcess[] = [];
   const takers: ((recorder: RecorderProcess) => void)[] = [];
   let closed = false;
+  let failing = false;
   let retry: NodeJS.Timeout | undefined;
 
   const refill = () => {
@@ -97,6 +100,7 @@ export function createRecorderPool(options: PoolOptions): RecorderPool {
       exited.resolve(exit);
       if (wasReady) refill();
       else if (!closed) {
+        failing = true;
         log.error('a recording process does not start', exit);
         clearTimeout(retry);
         retry = setTimeout(refill, RETRY_MS);
@@ -116,6 +120,7 @@ export function createRecorderPool(options: PoolOptions): RecorderPool {
     child.on('message', (message: FromRecorder) => {
       if (message.type !== 'ready') return listener(message);
       wasReady = true;
+      failing = false;
       const taker = takers.shift();
       if (taker) taker(recorder);
       else ready.push(recorder);
@@ -132,6 +137,7 @@ export function createRecorderPool(options: PoolOptions): RecorderPool {
 
   return {
     ready: () => ready.length,
+    isFailing: () => failing,
     async take() {
       const waiting = ready.shift();
       if (waiting) return waiting;

@@ -12,7 +12,7 @@ import { launchBrowser } from './browser/launch.ts';
 import { openPage } from './browser/page.ts';
 import { watchWebrtc } from './browser/webrtc-watch.ts';
 import { watchMemory } from './browser/memory.ts';
-import { avcCodec, type Capture, type CaptureEvents } from './capture/capture.ts';
+import { avcCodec, type AudioChunk, type Capture, type CaptureEvents } from './capture/capture.ts';
 import { mayPass } from './capture/stream-session.ts';
 import { engineFor } from './engines.ts';
 import { monotonicMicros } from './media/clock.ts';
@@ -50,6 +50,8 @@ export type RecorderOptions = {
   /** Scripts for the page, once it is there. */
   commands: PageCommands;
   sink: Sink;
+  /** Takes what is heard too. */
+  heard?: (chunk: AudioChunk) => void;
   log: Log;
   report(message: FromRecorder): void;
   /** Aborted to end the capture in good order, and to end it at once. */
@@ -69,7 +71,7 @@ export async function record(options: RecorderOptions): Promise<void> {
     clock: createWallClock(continues.clockOffset),
     limit: null,
     limitFrom(at) {
-      run.limit = at + options.job.spec.maxDuration * 1e6;
+      run.limit = at + Math.round(options.job.spec.maxDuration * 1e6);
       clearTimeout(limitTimer);
       limitTimer = setTimeout(() => timeIsOver.abort(), Math.max(0, (run.limit - monotonicMicros()) / 1000));
     },
@@ -155,6 +157,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
     {
       ...found,
       sandbox: settings.sandbox,
+      devShm: settings.devShm,
       width: spec.width,
       height: spec.height,
       proxyPort: proxy.port,
@@ -262,6 +265,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
       pushing.video(packet);
     },
     audio(chunk) {
+      options.heard?.(chunk);
       supervision?.sound(chunk);
       sections.audio(chunk);
       pushing.audio(chunk);

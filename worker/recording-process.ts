@@ -2,7 +2,7 @@
 import { rm } from 'node:fs/promises';
 import { flushCompileCache } from 'node:module';
 import { tmpdir } from 'node:os';
-import { TabreelError } from '../shared/errors.ts';
+import { asTabreelError, TabreelError } from '../shared/errors.ts';
 import { createLog, type Log } from '../shared/log.ts';
 import { measureSoundDelay } from './calibration.ts';
 import { createPageCommands } from './commands.ts';
@@ -11,6 +11,7 @@ import { killUsersOf } from './kill-tree.ts';
 import { isProcessDirectory } from './leftovers.ts';
 import type { FromRecorder, RecorderSettings, ToRecorder } from './process-protocol.ts';
 import { record } from './recorder.ts';
+import { selfTest } from './self-test.ts';
 import { createCountingSink } from './sink/counting.ts';
 import { createMediaSocketSink } from './sink/media-socket.ts';
 
@@ -39,7 +40,7 @@ process.on('message', (message: ToRecorder) => {
     void run(message);
   } else if (!started && message.type === 'calibrate') {
     started = true;
-    void calibrate(message.settings);
+    void calibrate(message.settings, message.selfTest);
   }
 });
 // The worker is gone, and with it whoever tells what is wanted; another attempt will go on. What was captured until then is
@@ -95,18 +96,32 @@ async function run({ job, attempt, secrets, settings, continues }: Extract<ToRec
   await leave();
 }
 
-async function calibrate(settings: RecorderSettings): Promise<void> {
-  const log = logOf(settings, { task: 'calibration' });
+async function calibrate(settings: RecorderSettings, isTest: boolean): Promise<void> {
+  const log = logOf(settings, { task: isTest ? 'self-test' : 'calibration' });
+  const soundDelay = isTest && !(await test(settings, log)) ? {} : await calibrated(settings, log);
+  report({ type: 'calibrated', soundDelay });
+  await leave();
+}
+
+async function test(settings: RecorderSettings, log: Log): Promise<boolean> {
+  try {
+    report({ type: 'self-tested', result: await selfTest(settings, log), error: null });
+    return true;
+  } catch (error) {
+    report({ type: 'self-tested', result: null, error: asTabreelError(error).toRecordingError() });
+    return false;
+  }
+}
+
+async function calibrated(settings: RecorderSettings, log: Log): Promise<RecorderSettings['soundDelay']> {
   try {
     const [name] = settings.browser.engines;
     const deaf = name === undefined || name === 'screencast';
-    const soundDelay = deaf ? {} : { [name]: await measureSoundDelay(name, settings.browser, settings.sandbox, log) };
-    report({ type: 'calibrated', soundDelay });
+    return deaf ? {} : { [name]: await measureSoundDelay(name, settings, log) };
   } catch (error) {
     log.warn('calibration failed', { error });
-    report({ type: 'calibrated', soundDelay: {} });
+    return {};
   }
-  await leave();
 }
 
 async function leave(): Promise<void> {

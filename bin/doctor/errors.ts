@@ -49,7 +49,9 @@ const advice: readonly (readonly [RegExp, readonly string[]])[] = [
   [/^origin_loopback/, ['No worker shares the machine of the edge: ask by the ingress, or set PUBLIC_URL or MEDIA_URL to what workers can reach.']],
   [/^origin_/, ['See the link `origin`.']],
   [/^redis_/, ['Redis does not answer: see the link `ready`.']],
-  [/^unauthorized/, ['The deployment wants a credential for recordings.']],
+  [/^unauthorized/, ['The deployment wants an API key: --key KEY, or TABREEL_KEY. Where it has none, its operator makes one: tabreel key NAME.']],
+  [/^forbidden/, ['The API key needs the scopes record and read.']],
+  [/^too_many_re/, ['The API key is at one of its limits: use another, or try again later.']],
 ];
 
 export function errorAdvice(code: string): string[] {

@@ -16,6 +16,8 @@ export type Access = {
   /** Milliseconds. */
   timeout: number;
   signal: AbortSignal;
+  /** An API key, and the origin that it is sent to; to no other, nor to the media socket, which has a credential of its own. */
+  key?: { value: string; origin: string } | null;
 };
 
 export type Ask = { method?: string; headers?: Readonly<Record<string, string>>; body?: string };
@@ -41,11 +43,12 @@ const timedOut = (milliseconds: number): Error =>
  */
 export function open(url: string | URL, access: Access, ask: Ask = {}): Promise<IncomingMessage> {
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-  const { protocol } = new URL(url);
+  const { protocol, origin } = new URL(url);
+  const key = access.key?.origin === origin && ask.headers?.['upgrade'] === undefined ? access.key.value : null;
   const body = ask.body ?? '';
   const options: RequestOptions = {
     method: ask.method ?? 'GET',
-    headers: { 'user-agent': 'tabreel-doctor', ...(body === '' ? {} : { 'content-length': String(Buffer.byteLength(body)) }), ...ask.headers },
+    headers: { 'user-agent': 'tabreel-doctor', ...(key === null ? {} : { authorization: `Bearer ${key}` }), ...(body === '' ? {} : { 'content-length': String(Buffer.byteLength(body)) }), ...ask.headers },
     agent: false,
     signal: access.signal,
   };

@@ -133,7 +133,8 @@ function healthAdvice(base: string, answer: Answer): string[] {
   const { status, headers } = answer;
   const server = serverOf(answer);
   const { pathname } = new URL(base);
-  if (problemCode(answer) === 'not_found') {
+  // an edge with keys says of what isn't there only that a key is needed
+  if (['not_found', 'unauthorized'].includes(problemCode(answer) ?? '')) {
     return [
       `An edge answers, but it has nothing at ${pathname.replace(/\/$/, '')}/healthz: the proxy has to take the prefix off and tell it.`,
       ...proxyAdvice('prefix', server, pathname.replace(/\/+$/, '') || '/prefix'),
@@ -178,6 +179,17 @@ export async function readyLink(base: string, access: Access): Promise<Finding> 
   const bad = each.filter(([, check]) => check.ok !== true).map(([name]) => name);
   if (answer.status === 200 && bad.length === 0) return ok(line);
   return fail(`GET /readyz: ${answer.status}: ${line}`, bad.map((name) => readyAdvice[name] ?? `${name}: see the log of the edge.`));
+}
+
+/** Whether the edge knows the key that was given. */
+export async function keyLink(base: string, access: Access): Promise<Finding> {
+  const answer = await ask(`${base}/v1/recordings?limit=1`, access);
+  const code = problemCode(answer);
+  if (answer.status === 200) return ok('the edge knows the API key');
+  if (code === 'forbidden') return ok('the edge knows the API key, which may not read');
+  const said = `GET /v1/recordings: ${answer.status}${code === null ? ', which is no answer of an edge' : ` ${code}: ${String(answer.json?.['detail'] ?? '')}`}`;
+  if (code === 'unauthorized') return fail(said, ['Is it a key of this deployment, as `tabreel key` printed it, and its entry in the file that API_KEYS names? Does a proxy take the Authorization header away?']);
+  return fail(said, code === null ? ['Something before the edge wants a login of its own: let the Authorization header and /v1 pass.'] : []);
 }
 
 function connectTo(address: string, port: number, access: Access): Promise<void> {

@@ -46,14 +46,21 @@ export type TrialOptions = {
   say(line: string): void;
 };
 
-export type Trial = { id: string | null; error: RecordingError | null };
+export type Trial = {
+  id: string | null;
+  error: RecordingError | null;
+  /** Pictures that were recorded, of those that its frame rate has in its time: 0 to 1; null where there is no recording to the end. */
+  frameShare: number | null;
+};
+
+const noTrial: Trial = { id: null, error: null, frameShare: null };
 
 /** Runs link after link until one breaks. An abort deletes the recording and is thrown. */
 export async function tryRecording(options: TrialOptions): Promise<Trial> {
   const { base, access, tryLink } = options;
   if (options.page === null) {
     const own = await tryLink('test page', () => testPageLink(base, access));
-    if (own.mark === 'fail') return { id: null, error: null };
+    if (own.mark === 'fail') return noTrial;
   }
 
   let created: Recording | null = null;
@@ -63,16 +70,16 @@ export async function tryRecording(options: TrialOptions): Promise<Trial> {
     return finding;
   });
   const recording = created as Recording | null;
-  if (recording === null) return { id: null, error: null };
+  if (recording === null) return noTrial;
   const self = `${base}/v1/recordings/${recording.id}`;
-  let error: RecordingError | null = null;
+  let last: Recording | null = null;
   try {
-    error = await run(options, self, recording);
+    last = await run(options, self, recording);
   } finally {
     if (options.keep) options.say(`The recording ${recording.id} is kept.`);
     else await remove(options, self);
   }
-  return { id: recording.id, error };
+  return { id: recording.id, error: last?.error ?? null, frameShare: frameShareOf(last) };
 }
 
 async function testPageLink(base: string, access: Access): Promise<Finding> {
@@ -108,8 +115,8 @@ function refusal(answer: Answer): Finding {
   return fail(`POST /v1/recordings: ${answer.status} ${code}: ${String(answer.json?.['detail'] ?? '')}`, typeof answer.json?.['remedy'] === 'string' ? [answer.json['remedy']] : errorAdvice(code));
 }
 
-/** @returns the recording's own error, where it has one */
-async function run(options: TrialOptions, self: string, { id, links }: Recording): Promise<RecordingError | null> {
+/** @returns the recording as it was last read */
+async function run(options: TrialOptions, self: string, { id, links }: Recording): Promise<Recording | null> {
   const { access, tryLink, say, patience } = options;
   let heard = '';
   await using follower = follow({
@@ -183,7 +190,12 @@ async function run(options: TrialOptions, self: string, { id, links }: Recording
     });
   } else await tryLink('file', () => skipped('not tried'));
   if (now.recording !== null || now.events > 0) await tryLink('events', () => eventsFinding(options, follower));
-  return now.recording?.error ?? null;
+  return now.recording;
+}
+
+function frameShareOf(recording: Recording | null): number | null {
+  if (recording?.state !== 'completed' || recording.duration === 0) return null;
+  return Math.min(1, Math.round((recording.stats.frames / (recording.duration * recording.frameRate)) * 1000) / 1000);
 }
 
 const said = (heard: string): string[] => (heard === '' ? [] : [`The recording warns: ${heard}`]);

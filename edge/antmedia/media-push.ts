@@ -77,6 +77,7 @@ export const startMediaPush = (deps: AppDeps) => async (c: Context<AppEnv>): Pro
 
 async function start(deps: AppDeps, c: Context<AppEnv>, app: string, body: z.infer<typeof endpoint>): Promise<Result> {
   const { store, streams, config } = deps;
+  const { sees } = c.get('caller');
   const { url, width, height, token } = body;
   if (url === null || url === undefined || !/^https?:\/\//i.test(url) || !URL.canParse(url)) return failure(`Incoming url: ${url ?? null} is not a valid url`);
   const recordType = isBlank(body.recordType) ? undefined : serverRecordTypes.find((type) => type === body.recordType);
@@ -92,17 +93,17 @@ async function start(deps: AppDeps, c: Context<AppEnv>, app: string, body: z.inf
   });
   if (!request.success) return failure(ofTheirs(invalid(request.error.issues.flatMap(issuesOf))).message);
 
-  const before = await streams.get(app, streamId);
+  const before = await streams.get(app, streamId, sees);
   const id = newRecordingId(deps.now());
   const exists = failure(`Session with the same streamId: ${streamId} already exists. Please stop it first`);
   if (before !== null && (await isTaken(deps, before))) return exists;
-  if (!(await streams.take(app, streamId, before, id, config.maxDuration + KNOWN_SLACK_SECONDS))) return exists;
+  if (!(await streams.take(app, streamId, sees, before, id, config.maxDuration + KNOWN_SLACK_SECONDS))) return exists;
   try {
     await createFromRequest(deps, c, request.data, null, { id, recordType, switches });
   } catch (error) {
     // one that was written is known by its stream, and may be stopped, though it could not be queued yet
     const record = await store.get(id).catch(() => undefined);
-    if (record === null) await streams.drop(app, streamId, id).catch(() => undefined);
+    if (record === null) await streams.drop(app, streamId, sees, id).catch(() => undefined);
     throw error instanceof TabreelError ? ofTheirs(error) : error;
   }
   const outcome = await lookUntil(deps, id, startedOr);
@@ -113,7 +114,7 @@ async function start(deps: AppDeps, c: Context<AppEnv>, app: string, body: z.inf
   }
   if (outcome !== 'live') {
     // its recording may take a moment to end: whoever starts the stream again must not be told that it runs
-    await streams.drop(app, streamId, id);
+    await streams.drop(app, streamId, sees, id);
     return failure(outcome.error);
   }
   return { success: true, message: refused.length === 0 ? null : `Chrome switches that are not passed on: ${refused.join(', ')}`, dataId: streamId };
@@ -122,7 +123,7 @@ async function start(deps: AppDeps, c: Context<AppEnv>, app: string, body: z.inf
 export const stopMediaPush = (deps: AppDeps) =>
   answering(deps, async (c, app) => {
     const streamId = c.req.param('streamId') ?? '';
-    const record = await running(deps, app, streamId);
+    const record = await running(deps, c, app, streamId);
     if (record === null) return unknown(streamId);
     await stop(deps, record);
     if ((await lookUntil(deps, record.id, (each) => (each === null || isOver(each) ? true : null))) === null) {
@@ -134,11 +135,11 @@ export const stopMediaPush = (deps: AppDeps) =>
 export const sendMediaPushCommand = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
   if (deps.media === null) throw unsupported('commands');
   const { jsCommand } = await readBody(c, endpoint);
-  return answering(deps, async (_, app) => {
+  return answering(deps, async (_c, app) => {
     const streamId = c.req.query('streamId') ?? '';
     if (streamId === '') return failure('streamId query parameter is mandatory.');
     if (jsCommand === null || jsCommand === undefined || jsCommand === '') return failure('jsCommand is mandatory.');
-    const record = await running(deps, app, streamId);
+    const record = await running(deps, c, app, streamId);
     if (record === null) return unknown(streamId);
     try {
       const value = await sendCommand(deps, record, { script: jsCommand, isBody: true, timeout: COMMAND_SECONDS });
@@ -163,9 +164,10 @@ const ofTheirs = (error: TabreelError): TabreelError =>
 const isOver = ({ state }: RecordingRecord): boolean => !['queued', 'starting', 'recording', 'paused'].includes(state);
 const isToRun = (record: RecordingRecord): boolean => !isOver(record) && (record.desired === 'recording' || record.desired === 'paused');
 
-async function running({ store, streams }: AppDeps, app: string, streamId: string): Promise<RecordingRecord | null> {
-  const id = await streams.get(app, streamId);
-  const record = id === null ? null : await store.get(id);
+async function running({ store, streams }: AppDeps, c: Context<AppEnv>, app: string, streamId: string): Promise<RecordingRecord | null> {
+  const { sees } = c.get('caller');
+  const id = await streams.get(app, streamId, sees);
+  const record = id === null ? null : await store.get(id, sees);
   return record !== null && isToRun(record) ? record : null;
 }
 

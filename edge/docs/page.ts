@@ -50,6 +50,8 @@ const show = (document_) => {
     for (const [method, route] of Object.entries(methods)) {
       const details = element('details', '', element('summary', '', element('b', method.toUpperCase()), element('code', path), element('span', route.summary)));
       if (route.description) details.append(element('p', route.description));
+      const ways = (route.security ?? []).map((way) => Object.entries(way).map(([name, scopes]) => [name, ...scopes].join(' ')).join(' and '));
+      if (ways.length > 0) details.append(element('p', 'Needs: ' + ways.join(', or ')));
       if (route.parameters?.length) {
         details.append(element('h4', 'Parameters'), table(['name', 'in', 'type', ''], route.parameters.map((one) => [one.name, one.in, typeOf(one.schema), one.description])));
       }

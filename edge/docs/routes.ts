@@ -2,6 +2,7 @@
 import { Hono, type Env } from 'hono';
 import { openAPIRouteHandler } from 'hono-openapi';
 import { page, pageScript, pageStyle } from './page.ts';
+import { securitySchemes } from './security.ts';
 
 export function docsRoutes<E extends Env>(app: Hono<E>): Hono<E> {
   const docs = new Hono<E>();
@@ -13,6 +14,7 @@ export function docsRoutes<E extends Env>(app: Hono<E>): Hono<E> {
       documentation: {
         openapi: '3.1.0',
         info: { title: 'Tabreel', version: '1', description: 'Records live web pages: one HTTP call in, live HLS and an MP4 out.' },
+        components: { securitySchemes },
       },
     }),
   );

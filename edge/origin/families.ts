@@ -62,11 +62,14 @@ function parse(text: string): ForwardedElement[] {
   }
 }
 
+/** In quotes these are a value's own: whoever left a quote open has an extension, and what it holds, in there. */
+const separators = /[\s;,="]/;
+
 /** For error messages: what is known of an element, and nothing that an extension may hold. */
 export const forwardedText = (elements: readonly ForwardedElement[]): string =>
   elements
     .map((element) =>
-      (['for', 'host', 'proto'] as const).flatMap((name) => (element[name] === null ? [] : [`${name}=${element[name]}`])).join(';'),
+      (['for', 'host', 'proto'] as const).flatMap((name) => (element[name] === null ? [] : [`${name}=${separators.test(element[name]) ? '(hidden)' : element[name]}`])).join(';'),
     )
     .join(', ');
 

@@ -22,6 +22,9 @@ const forwardingNames = [...families, ...aliasNames] as const;
 export type ForwardingName = (typeof forwardingNames)[number];
 export const familyNames: ReadonlySet<ForwardingName> = new Set(families);
 
+/** Whether a header of this name, in lower case, is one that proxies add, or could be taken for one. */
+export const isForwarding = (name: string): boolean => (readNames.has(name) && name !== 'host') || isLookalike(name);
+
 const readNames: ReadonlySet<string> = new Set(['host', ...forwardingNames]);
 
 /** As they are known; others are shown as they came. */

@@ -3,7 +3,7 @@ import { authorityText, outerPort, parseAuthority, parsePort, survives, type Aut
 import { unequal } from './families.ts';
 import type { Note } from './notes.ts';
 import type { OriginPolicy } from './policy.ts';
-import { OriginError, shown } from './refusal.ts';
+import { OriginError, shown, shownName } from './refusal.ts';
 
 /** A value and the header that it stands in. */
 export type Named = { header: string; value: string };
@@ -33,16 +33,16 @@ export function authorityOf({ header, value }: Named): Authority {
 export const invalidHost = ({ header, value }: Named): OriginError =>
   new OriginError('origin_host_invalid', {
     what: header,
-    value,
-    message: `${header}: ${JSON.stringify(shown(value))} is not a host name or address with at most a port`,
+    value: shownName(value),
+    message: `${header}: ${JSON.stringify(shownName(value))} is not a host name or address with at most a port`,
     remedy: `Let the outermost proxy replace ${header} with the name that callers use, or set PUBLIC_URL.`,
   });
 
 const invalidPort = ({ header, value }: Named): OriginError =>
   new OriginError('origin_port_invalid', {
     what: header,
-    value,
-    message: `${header}: ${JSON.stringify(shown(value))} has no port from 1 to 65535`,
+    value: shownName(value),
+    message: `${header}: ${JSON.stringify(shownName(value))} has no port from 1 to 65535`,
     remedy: `Let the outermost proxy replace ${header}, or set PUBLIC_URL.`,
   });
 

@@ -33,6 +33,9 @@ export class OriginError extends TabreelError {
 
 const SHOWN = 120;
 
+/** Of a value that should be one name: where a quote was left open in Forwarded, an extension's secret may have come into it. */
+export const shownName = (value: string): string => (/[;,]\s*[\w-]+=/.test(value) ? '(hidden)' : shown(value));
+
 /** A value that may be repeated: short, printable, and without what stands before an @. */
 export function shown<T extends string | null>(value: T): T {
   if (value === null) return value;

@@ -9,7 +9,7 @@ import { plainHint, untrustedHint } from './hints.ts';
 import { noteAliases, noteFamilies, noteIgnored, noteLookalikes, peerReason, type Note } from './notes.ts';
 import { allowed, assertSurvival, authorityOf, forwardedPort, hostOf, prefixOf, type Named } from './parts.ts';
 import type { OriginPolicy } from './policy.ts';
-import { OriginError, shown, type OriginStep } from './refusal.ts';
+import { OriginError, shown, shownName, type OriginStep } from './refusal.ts';
 import { readAliases } from './scheme.ts';
 import { isTrusted } from './trust.ts';
 
@@ -168,14 +168,14 @@ function decideScheme(
     if (note) noteAliases(seen, null, 'another header tells the scheme', note);
     return { scheme: said.scheme, source: said.family, doubt: alias?.scheme === 'https' ? `${properName(alias.name)} says https` : null };
   }
-  if (proto !== null) note?.(proto.header, proto.value, 'ignored', 'that is no scheme');
+  if (proto !== null) note?.(proto.header, shownName(proto.value), 'ignored', 'that is no scheme');
   if (note) noteAliases(seen, alias, alias === null ? 'that is no scheme' : 'another header tells the scheme', note);
   if (alias !== null) return { scheme: alias.scheme, source: alias.name, doubt: null };
   if (said !== null && proto !== null) {
     throw new OriginError('origin_proto_invalid', {
       what: proto.header,
-      value: proto.value,
-      message: `${proto.header}: ${JSON.stringify(shown(proto.value))} does not tell whether the caller came over TLS`,
+      value: shownName(proto.value),
+      message: `${proto.header}: ${JSON.stringify(shownName(proto.value))} does not tell whether the caller came over TLS`,
       remedy: `Let the proxy send ${said.family === 'forwarded' ? 'proto=https or proto=http in Forwarded' : 'X-Forwarded-Proto: https or http'}, and replace what clients send.`,
     });
   }

@@ -15,7 +15,7 @@ const ANSWER_MS = 5000;
 
 export const runCommand = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
   if (deps.media === null) throw unsupported('commands');
-  const record = await findRecord(deps.store, c.req.param('id') ?? '');
+  const record = await findRecord(deps, c);
   const { script, timeout } = await readBody(c, commandRequest);
   const result = await sendCommand(deps, record, { script, isBody: false, timeout });
   return c.json({ result }, 200, { 'Cache-Control': 'no-store' });

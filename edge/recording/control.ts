@@ -5,10 +5,10 @@ import { TabreelError } from '../../shared/errors.ts';
 import { newFinishJob } from '../../shared/job.ts';
 import { againJobOptions, finishJobOptions } from '../../shared/queue.ts';
 import { isEnd, MARKERS_AT_MOST, markerRequest, recordingId, recordingStates } from '../../shared/recording.ts';
-import type { RecordingRecord, RecordingStore } from '../../shared/recording-store.ts';
+import type { RecordingRecord } from '../../shared/recording-store.ts';
 import type { AppDeps, AppEnv } from '../app.ts';
 import { readBody } from './body.ts';
-import { viewOf } from './view.ts';
+import { linkSecrets, viewOf } from './view.ts';
 
 /** A worker that runs a deleted recording learns of it within a beat; its files are removed once it surely has. */
 const REMOVE_DELAY_MS = 10_000;
@@ -19,9 +19,12 @@ export const listQuery = z.object({
   cursor: recordingId.optional(),
 });
 
-/** @throws {TabreelError} recording_not_found, also for a deleted one that is not yet gone */
-export async function findRecord(store: RecordingStore, id: string): Promise<RecordingRecord> {
-  const record = recordingId.safeParse(id).success ? await store.get(id) : null;
+/**
+ * The recording that a request names.
+ * @throws {TabreelError} recording_not_found, also for a deleted one that is not yet gone, and for one of somebody else's
+ */
+export async function findRecord({ store }: AppDeps, c: Context<AppEnv>, id = c.req.param('id') ?? ''): Promise<RecordingRecord> {
+  const record = recordingId.safeParse(id).success ? await store.get(id, c.get('caller').sees) : null;
   if (record === null || record.desired === 'deleted') throw new TabreelError('recording_not_found', `there is no recording ${id}`);
   return record;
 }
@@ -38,6 +41,7 @@ export const listRecordings = (deps: AppDeps) => async (c: Context<AppEnv>): Pro
   do {
     const page = await deps.store.list({
       limit: limit - items.length,
+      of: c.get('caller').sees,
       ...(state === undefined ? {} : { state }),
       ...(cursor === undefined || cursor === null ? {} : { cursor }),
     });
@@ -46,13 +50,13 @@ export const listRecordings = (deps: AppDeps) => async (c: Context<AppEnv>): Pro
   } while (cursor !== null && items.length < limit);
   const origin = c.get('origin')();
   const now = deps.now();
-  const recordings = await Promise.all(items.map((record) => viewOf(record, origin, deps.config.tokenSecrets, now)));
+  const recordings = await Promise.all(items.map((record) => viewOf(record, origin, linkSecrets(deps, c), now)));
   return c.json({ recordings, cursor }, 200, { 'Cache-Control': 'no-store' });
 };
 
 async function answer(deps: AppDeps, c: Context<AppEnv>, id: string): Promise<Response> {
-  const record = await findRecord(deps.store, id);
-  const view = await viewOf(record, c.get('origin')(), deps.config.tokenSecrets, deps.now());
+  const record = await findRecord(deps, c, id);
+  const view = await viewOf(record, c.get('origin')(), linkSecrets(deps, c), deps.now());
   return c.json(view, 200, { 'Cache-Control': 'no-store' });
 }
 
@@ -65,7 +69,7 @@ const going = ['recording', 'paused'] as const;
 
 /** Idempotent: a recording that is over, or about to be, stays as it is. */
 export const stopRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
-  const before = await findRecord(deps.store, c.req.param('id') ?? '');
+  const before = await findRecord(deps, c);
   await stop(deps, before);
   return answer(deps, c, before.id);
 };
@@ -80,9 +84,9 @@ export async function stop(deps: AppDeps, before: RecordingRecord): Promise<void
 
 /** Ends it without a file: what is stored of it is discarded. Idempotent; a recording that has come to another end keeps its file. */
 export const cancelRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
-  const before = await findRecord(deps.store, c.req.param('id') ?? '');
+  const before = await findRecord(deps, c);
   await cancel(deps, before);
-  const record = await findRecord(deps.store, before.id);
+  const record = await findRecord(deps, c, before.id);
   if (record.state === 'completed' || record.state === 'failed') throw illegal(record, 'canceled');
   return answer(deps, c, before.id);
 };
@@ -108,21 +112,21 @@ export const resumeRecording = (deps: AppDeps) => (c: Context<AppEnv>) => wish(d
 
 async function wish(deps: AppDeps, c: Context<AppEnv>, desired: 'paused' | 'recording'): Promise<Response> {
   const { store, log } = deps;
-  const before = await findRecord(store, c.req.param('id') ?? '');
+  const before = await findRecord(deps, c);
   const verb = desired === 'paused' ? 'paused' : 'resumed';
   const { outcome } = await store.change(before.id, { from: ['queued', ...running], wanted: going, desired });
-  if (outcome !== 'changed') throw illegal(await findRecord(store, before.id), verb);
+  if (outcome !== 'changed') throw illegal(await findRecord(deps, c, before.id), verb);
   if (before.desired !== desired) log.info(`recording is to be ${verb}`, { recording: before.id });
   return answer(deps, c, before.id);
 }
 
 /** Names the present moment of the recording's timeline. Each call is another marker. */
 export const markRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
-  const { id } = await findRecord(deps.store, c.req.param('id') ?? '');
+  const { id } = await findRecord(deps, c);
   const { label } = await readBody(c, markerRequest);
   const { outcome } = await deps.store.mark(id, label);
   if (outcome === 'full') throw new TabreelError('too_many_markers', `a recording has ${MARKERS_AT_MOST} markers at most`);
-  if (outcome !== 'changed') throw illegal(await findRecord(deps.store, id), 'marked');
+  if (outcome !== 'changed') throw illegal(await findRecord(deps, c, id), 'marked');
   return answer(deps, c, id);
 };
 
@@ -153,7 +157,7 @@ async function cancelQueued(deps: AppDeps, id: string, desired: 'stopped' | 'can
 export const deleteRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
   const { store, finishQueue, log } = deps;
   const id = c.req.param('id') ?? '';
-  const known = recordingId.safeParse(id).success ? await store.get(id) : null;
+  const known = recordingId.safeParse(id).success ? await store.get(id, c.get('caller').sees) : null;
   if (known === null) return answer(deps, c, id);
   const { state } = await store.change(id, { from: recordingStates, desired: 'deleted' });
   if (state === 'queued') {

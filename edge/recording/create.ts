@@ -23,7 +23,7 @@ import { invalid, readBody } from './body.ts';
 import { hasRoom, storageFull } from '../storage/storage.ts';
 import { unsupported } from '../unsupported.ts';
 import { sealTarget } from '../webhooks/target.ts';
-import { viewOf } from './view.ts';
+import { linkSecrets, viewOf } from './view.ts';
 
 const MAX_AHEAD_MS = 30 * 24 * 3600 * 1000;
 /**
@@ -32,9 +32,11 @@ const MAX_AHEAD_MS = 30 * 24 * 3600 * 1000;
  * credential that expired in the queue costs the recording.
  */
 const CREDENTIAL_SLACK_MS = 24 * 3600 * 1000;
+/** Nobody knows when one of the caller's recordings ends. */
+const CONCURRENT_RETRY_SECONDS = 10;
 
 export const createRecording = (deps: AppDeps) => async (c: Context<AppEnv>): Promise<Response> => {
-  const { created, view } = await createFromRequest(deps, c, await readBody(c, recordingRequest), readIdempotencyKey(c));
+  const { created, view } = await createFromRequest(deps, c, await readBody(c, recordingRequest), readIdempotencyKey(c, c.get('caller').owner));
   return c.json(view, created ? 202 : 200, { Location: view.links.self, 'Cache-Control': 'no-store' });
 };
 
@@ -59,7 +61,9 @@ export async function createFromRequest(
   const { record: isRecorded } = request;
   if (isRecorded && media === null && config.mediaUrl === null) throw unsupported('create');
   const now = deps.now();
-  checkRequest(request, config, now);
+  const { owner, sees, limits } = c.get('caller');
+  const longest = Math.min(config.maxDuration, limits.maxDuration ?? Infinity);
+  checkRequest(request, config, longest, now);
   const origin = c.get('origin')();
   const namesNone = request.push?.some((each) => each.url === undefined) ?? false;
   const { specs: push, secrets: pushSecrets } = pushesOf(request, namesNone ? await c.get('neighbourBase')() : '', now);
@@ -72,7 +76,7 @@ export async function createFromRequest(
   const { id = newRecordingId(now), recordType, switches } = more;
   const startAt = request.startAt === undefined ? null : new Date(request.startAt).toISOString();
   const start = Math.max(now, startAt === null ? now : Date.parse(startAt));
-  const spec = { ...specOf(request, config), push: recordType === undefined ? push : push.map((each) => ({ ...each, recordType })), ...(switches === undefined ? {} : { switches }) };
+  const spec = { ...specOf(request, config, longest), push: recordType === undefined ? push : push.map((each) => ({ ...each, recordType })), ...(switches === undefined ? {} : { switches }) };
   const { scheme, host, port, source, prefix, hops } = origin;
   const job = newJob({
     recordingId: id,
@@ -91,12 +95,22 @@ export async function createFromRequest(
     startAt,
     now,
     webhook: await sealWebhook(request, config, id, prefix),
+    owner,
+    limits,
     idempotency: keyHash === null ? null : { key: keyHash, bodyHash: await sha256(canonical(request)) },
   });
   if (created.outcome === 'conflict') {
     throw new TabreelError('idempotency_conflict', 'this Idempotency-Key came with another body within the last day');
   }
-  const record = await store.get(created.id);
+  if (created.outcome === 'too_many_recordings') {
+    const { concurrent = 0 } = limits;
+    throw new TabreelError('too_many_recordings', `the API key has ${concurrent} recordings queued or under way, as many as it may`, { retryAfter: CONCURRENT_RETRY_SECONDS });
+  }
+  if (created.outcome === 'too_many_requests') {
+    const retryAfter = Math.max(1, Math.ceil(created.wait / 1000));
+    throw new TabreelError('too_many_requests', `the API key made ${limits.perMinute ?? 0} recordings in the last minute, as many as it may; the next in ${retryAfter} s`, { retryAfter });
+  }
+  const record = await store.get(created.id, sees);
   if (record === null || record.desired === 'deleted') throw new TabreelError('recording_not_found', 'the recording was deleted');
   // also for a repeated request: the first one's job may never have got into the queue, and a known job is not added twice
   if (record.state === 'queued') {
@@ -114,15 +128,15 @@ export async function createFromRequest(
       ...(push.length === 0 ? {} : { push: push.map(({ url, streamId }) => ({ url, streamId })) }),
     });
   }
-  return { created: created.outcome === 'created', view: await viewOf(record, origin, config.tokenSecrets, now) };
+  return { created: created.outcome === 'created', view: await viewOf(record, origin, linkSecrets(deps, c), now) };
 }
 
 /** @throws {TabreelError} invalid_request with every field that can't be met here */
-function checkRequest(request: RecordingRequest, config: AppConfig, now: number): void {
+function checkRequest(request: RecordingRequest, config: AppConfig, longest: number, now: number): void {
   const { maxDuration, startAt, headers, cookies, webhook, push = [] } = request;
   const issues: FieldIssue[] = [];
-  if (maxDuration !== undefined && maxDuration > config.maxDuration) {
-    issues.push({ path: 'maxDuration', message: `at most ${config.maxDuration} (MAX_DURATION)` });
+  if (maxDuration !== undefined && maxDuration > longest) {
+    issues.push({ path: 'maxDuration', message: `at most ${longest} (${longest < config.maxDuration ? "the API key's" : 'MAX_DURATION'})` });
   }
   if (startAt !== undefined && Date.parse(startAt) > now + MAX_AHEAD_MS) {
     issues.push({ path: 'startAt', message: 'at most 30 days ahead' });
@@ -186,21 +200,22 @@ export function newStreamId(now: number): string {
   return `${id}${now}`;
 }
 
-function readIdempotencyKey(c: Context): string | null {
+/** What one caller chose is nothing to another. */
+function readIdempotencyKey(c: Context, owner: string | null): string | null {
   const key = c.req.header('idempotency-key');
   if (key === undefined) return null;
   if (key.length < 1 || key.length > 255) {
     throw invalid([{ path: 'Idempotency-Key', message: 'must have 1 to 255 characters' }]);
   }
-  return key;
+  return owner === null ? key : `${owner} ${key}`;
 }
 
-const specOf = (request: RecordingRequest, config: AppConfig): Omit<RecordingJob['spec'], 'push'> => ({
+const specOf = (request: RecordingRequest, config: AppConfig, longest: number): Omit<RecordingJob['spec'], 'push'> => ({
   url: request.url,
   width: request.width,
   height: request.height,
   frameRate: request.frameRate,
-  maxDuration: request.maxDuration ?? config.maxDuration,
+  maxDuration: request.maxDuration ?? longest,
   audio: request.audio,
   videoBitrate: Math.min(request.videoBitrate ?? defaultVideoBitrate(request), ...(request.push ?? []).map(({ bitrate = Infinity }) => bitrate)),
   audioBitrate: request.audioBitrate,

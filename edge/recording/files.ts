@@ -4,6 +4,7 @@ import { TabreelError } from '../../shared/errors.ts';
 import { isEnd } from '../../shared/recording.ts';
 import type { RecordingRecord } from '../../shared/recording-store.ts';
 import { verifyToken } from '../../shared/token.ts';
+import { hasOnlyLink } from '../access/caller.ts';
 import type { AppDeps, AppEnv, Media } from '../app.ts';
 import { isLiveOver, renderPlaylist } from '../ingest/playlist.ts';
 import { problemResponse } from '../problem.ts';
@@ -19,10 +20,7 @@ const types: Readonly<Record<string, string>> = {
 };
 const PLAYLIST_TYPE = 'application/vnd.apple.mpegurl';
 
-/**
- * The recording, for one who may see it. There are no API keys yet and only loopback is listened on, so a token isn't
- * needed; one that is there must be good.
- */
+/** The recording, for one who may see it: by his key, or by the token of a link. A token that is there must be good. */
 export async function visibleRecord(deps: AppDeps, c: Context<AppEnv>): Promise<RecordingRecord> {
   const id = c.req.param('id') ?? '';
   const token = c.req.query('token');
@@ -33,7 +31,8 @@ export async function visibleRecord(deps: AppDeps, c: Context<AppEnv>): Promise<
     // whoever has the link may play it in a page of his own; without one only pages of this origin may read
     c.header('Access-Control-Allow-Origin', '*');
   }
-  return findRecord(deps.store, id);
+  if (token === undefined && hasOnlyLink(c.get('caller'))) throw new TabreelError('unauthorized', 'the link has no token');
+  return findRecord(deps, c);
 }
 
 /** What is discarded is not shown any more, from the cancel on. @throws {TabreelError} live_over */

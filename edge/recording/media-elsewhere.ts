@@ -3,6 +3,8 @@ import type { Context } from 'hono';
 import { toHttpUrl } from '../../shared/origin.ts';
 import type { AppDeps, AppEnv, Media } from '../app.ts';
 import { unsupported } from '../unsupported.ts';
+import { findRecord } from './control.ts';
+import { linkQuery } from './view.ts';
 
 type Handler = (c: Context<AppEnv>) => Response | Promise<Response>;
 
@@ -13,7 +15,7 @@ type Handler = (c: Context<AppEnv>) => Response | Promise<Response>;
 export const whereMediaIs = (deps: AppDeps, serve: (deps: AppDeps, media: Media) => Handler): Handler => {
   const { media, config } = deps;
   const here = media === null ? null : serve(deps, media);
-  return (c) => {
+  return async (c) => {
     if (config.mediaUrl === null) {
       if (here === null) throw unsupported('files');
       return here(c);
@@ -22,11 +24,24 @@ export const whereMediaIs = (deps: AppDeps, serve: (deps: AppDeps, media: Media)
     if (here !== null && cameTo(elsewhere, c, deps)) return here(c);
     // not what the framework made of the path: it decodes, and a header can't hold everything
     const { pathname, search } = new URL(c.req.url);
+    const query = await queryThere(deps, c, search);
     // a page of another origin that plays the link follows only what it may read
     const shared = c.req.query('token') === undefined ? {} : { 'Access-Control-Allow-Origin': '*' };
-    return c.body(null, 307, { ...shared, Location: `${elsewhere}${pathname}${search}`, 'Cache-Control': 'no-store' });
+    return c.body(null, 307, { ...shared, Location: `${elsewhere}${pathname}${query}`, 'Cache-Control': 'no-store' });
   };
 };
+
+/**
+ * A client that follows to another host leaves his key behind: a link's token goes along instead. Whoever doesn't see
+ * everything is told of his own recordings alone.
+ * @throws {TabreelError} recording_not_found
+ */
+async function queryThere(deps: AppDeps, c: Context<AppEnv>, search: string): Promise<string> {
+  const { config, keys, now } = deps;
+  if (keys === null || c.req.query('token') !== undefined) return search;
+  const id = c.get('caller').sees === null ? (c.req.param('id') ?? '') : (await findRecord(deps, c)).id;
+  return `${await linkQuery(id, config.tokenSecrets, now())}${search.replace('?', '&')}`;
+}
 
 /** Whether the caller asked at MEDIA_URL itself, which would else send him to itself for ever. */
 function cameTo(url: string, c: Context<AppEnv>, { config, factsOf }: AppDeps): boolean {

@@ -2,6 +2,7 @@
 import { Hono } from 'hono';
 import { describeRoute } from 'hono-openapi';
 import { TabreelError } from '../../shared/errors.ts';
+import { needs } from '../access/caller.ts';
 import type { AppDeps, AppEnv } from '../app.ts';
 import * as described from '../docs/descriptions.ts';
 import { problemResponse } from '../problem.ts';
@@ -16,22 +17,22 @@ import { whereMediaIs } from './media-elsewhere.ts';
 export function recordingRoutes(deps: AppDeps): Hono<AppEnv> {
   const served = (handler: Parameters<typeof whereMediaIs>[1]) => whereMediaIs(deps, handler);
   const app = new Hono<AppEnv>()
-    .post('/', describeRoute(described.createDescription), createRecording(deps))
-    .get('/', describeRoute(described.listDescription), listRecordings(deps))
-    .get('/:id', describeRoute(described.getDescription), getRecording(deps))
-    .post('/:id/stop', describeRoute(described.stopDescription), stopRecording(deps))
-    .post('/:id/pause', describeRoute(described.pauseDescription), pauseRecording(deps))
-    .post('/:id/resume', describeRoute(described.resumeDescription), resumeRecording(deps))
-    .post('/:id/cancel', describeRoute(described.cancelDescription), cancelRecording(deps))
-    .post('/:id/markers', describeRoute(described.markersDescription), markRecording(deps))
-    .post('/:id/commands', describeRoute(described.commandsDescription), runCommand(deps))
-    .delete('/:id', describeRoute(described.deleteDescription), deleteRecording(deps))
-    .get('/:id/events', describeRoute(described.eventsDescription), served(recordingEvents))
-    .get('/:id/live.m3u8', describeRoute(described.playlistDescription), served(getPlaylist))
-    .get('/:id/live/:name', describeRoute(described.segmentDescription), served(getSegment))
-    .get('/:id/recording.mp4', describeRoute(described.fileDescription), served(getFile('recording.mp4')))
-    .get('/:id/thumbnail.jpg', describeRoute(described.thumbnailDescription), served(getFile('thumbnail.jpg')))
-    .get('/:id/manifest.json', describeRoute(described.manifestDescription), served(getFile('manifest.json')));
+    .post('/', describeRoute(described.createDescription), needs('record'), createRecording(deps))
+    .get('/', describeRoute(described.listDescription), needs('read'), listRecordings(deps))
+    .get('/:id', describeRoute(described.getDescription), needs('read'), getRecording(deps))
+    .post('/:id/stop', describeRoute(described.stopDescription), needs('record'), stopRecording(deps))
+    .post('/:id/pause', describeRoute(described.pauseDescription), needs('record'), pauseRecording(deps))
+    .post('/:id/resume', describeRoute(described.resumeDescription), needs('record'), resumeRecording(deps))
+    .post('/:id/cancel', describeRoute(described.cancelDescription), needs('record'), cancelRecording(deps))
+    .post('/:id/markers', describeRoute(described.markersDescription), needs('record'), markRecording(deps))
+    .post('/:id/commands', describeRoute(described.commandsDescription), needs('record'), runCommand(deps))
+    .delete('/:id', describeRoute(described.deleteDescription), needs('record'), deleteRecording(deps))
+    .get('/:id/events', describeRoute(described.eventsDescription), needs('read'), served(recordingEvents))
+    .get('/:id/live.m3u8', describeRoute(described.playlistDescription), needs('read'), served(getPlaylist))
+    .get('/:id/live/:name', describeRoute(described.segmentDescription), needs('read'), served(getSegment))
+    .get('/:id/recording.mp4', describeRoute(described.fileDescription), needs('read'), served(getFile('recording.mp4')))
+    .get('/:id/thumbnail.jpg', describeRoute(described.thumbnailDescription), needs('read'), served(getFile('thumbnail.jpg')))
+    .get('/:id/manifest.json', describeRoute(described.manifestDescription), needs('read'), served(getFile('manifest.json')));
   app.get('/:id/media', () => {
     if (deps.media === null) throw unsupported('media');
     // an upgrade never gets here, unless a proxy made an ordinary request of it

@@ -1,18 +1,30 @@
 /** A recording as the API answers it, from its record. */
+import type { Context } from 'hono';
 import { toHttpUrl, type ExternalOrigin } from '../../shared/origin.ts';
 import { isEnd, type Recording, type RecordingState } from '../../shared/recording.ts';
 import { statsOf, type PushStanding, type RecordingRecord } from '../../shared/recording-store.ts';
 import { signToken } from '../../shared/token.ts';
+import type { AppDeps, AppEnv } from '../app.ts';
 
 /** Links work for a day: `<video>`, native HLS and EventSource can't send headers, so the link itself is the credential. */
 const LINK_MS = 24 * 3600 * 1000;
 
 const isoOrNull = (time: number | undefined): string | null => (time === undefined ? null : new Date(time).toISOString());
 
-/** @param now milliseconds since the epoch, from which the links' day counts */
-export async function viewOf(record: RecordingRecord, origin: ExternalOrigin, tokenSecrets: readonly string[], now: number): Promise<Recording> {
+/** What links are signed with for this caller; null for one who may not see what they show. */
+export const linkSecrets = ({ config }: AppDeps, c: Context<AppEnv>): readonly string[] | null => (c.get('caller').may('read') ? config.tokenSecrets : null);
+
+/** `?token=...`, good for a day and for looking at this recording alone. @param now milliseconds since the epoch */
+export const linkQuery = async (id: string, tokenSecrets: readonly string[], now: number): Promise<string> =>
+  `?token=${await signToken(tokenSecrets, id, 'view', now + LINK_MS)}`;
+
+/**
+ * @param tokenSecrets null for links that carry no credential
+ * @param now milliseconds since the epoch, from which the links' day counts
+ */
+export async function viewOf(record: RecordingRecord, origin: ExternalOrigin, tokenSecrets: readonly string[] | null, now: number): Promise<Recording> {
   const self = `${toHttpUrl(origin)}/v1/recordings/${record.id}`;
-  const token = `?token=${await signToken(tokenSecrets, record.id, 'view', now + LINK_MS)}`;
+  const token = tokenSecrets === null ? '' : await linkQuery(record.id, tokenSecrets, now);
   return {
     ...detailsOf(record),
     links: {

@@ -14,6 +14,7 @@ import { follow } from '../../bin/doctor/follow.ts';
 import { plain } from '../../bin/doctor/link.ts';
 import { testEdge, type TestEdge } from '../edge/harness.ts';
 import { createAuthority, type Authority } from '../helpers/certificates.ts';
+import { operator } from '../helpers/keys.ts';
 import { hasRedisServer, realRedis, startRedis, type TestRedis } from '../helpers/redis.ts';
 import { lacks } from '../helpers/service.ts';
 import { freePorts, listens, runProcess, type RunningProcess } from '../proxies/proxy.ts';
@@ -24,7 +25,7 @@ let redis: TestRedis;
 let edge: TestEdge;
 beforeAll(async () => {
   redis = await startRedis();
-  edge = await testEdge(redis.url);
+  edge = await testEdge(redis, {}, { keyed: true });
 });
 afterAll(async () => {
   await edge?.[Symbol.asyncDispose]();
@@ -32,7 +33,7 @@ afterAll(async () => {
 });
 
 const look = (url: string, ca: string | null = null, timeout = 5000): Promise<DoctorReport> =>
-  examine({ url, ca, record: false, page: null, keep: false }, { signal: new AbortController().signal, tell: () => undefined, say: () => undefined, timeout });
+  examine({ url, ca, record: false, page: null, keep: false, key: null }, { signal: new AbortController().signal, tell: () => undefined, say: () => undefined, timeout });
 /** `tls: fail` and so on. */
 const marksOf = ({ links }: DoctorReport) => Object.fromEntries(links.map(({ name, mark }) => [name, mark]));
 const linkOf = ({ links }: DoctorReport, name: string) => {
@@ -125,7 +126,7 @@ describe('a deployment that is not well', () => {
   test.skipIf(!hasRedisServer)('Redis is down', async () => {
     await using own = await realRedis();
     await own.start();
-    await using broken = await testEdge(own.url, {}, {});
+    await using broken = await testEdge(own, {}, {});
     await own.kill();
     const report = await look(broken.url);
     expect(marksOf(report)).toMatchObject({ health: 'ok', ready: 'fail' });
@@ -133,7 +134,7 @@ describe('a deployment that is not well', () => {
   });
 
   test('no worker shares a machine that was asked by its loopback', async () => {
-    await using alone = await testEdge(redis.url, {}, { workerPresent: false });
+    await using alone = await testEdge(redis, {}, { workerPresent: false });
     const report = await look(alone.url);
     expect(marksOf(report)).toMatchObject({ ready: 'ok', origin: 'fail', upgrade: 'ok' });
     expect(linkOf(report, 'origin').text).toMatch(/421 origin_loopback[\s\S]*PUBLIC_URL[\s\S]*MEDIA_URL/);
@@ -141,14 +142,14 @@ describe('a deployment that is not well', () => {
 
   test('MEDIA_URL leads nowhere', async () => {
     const [port = 0] = await freePorts(1);
-    await using elsewhere = await testEdge(redis.url, { mediaUrl: `ws://127.0.0.1:${port}` });
+    await using elsewhere = await testEdge(redis, { mediaUrl: `ws://127.0.0.1:${port}` });
     const report = await look(elsewhere.url);
     expect(marksOf(report)).toMatchObject({ origin: 'ok', upgrade: 'fail' });
     expect(linkOf(report, 'upgrade').text).toMatch(/ECONNREFUSED[\s\S]*MEDIA_URL/);
   });
 
   test('PUBLIC_URL says something else', async () => {
-    await using named = await testEdge(redis.url, { publicUrl: 'https://rec.example.com/tab' });
+    await using named = await testEdge(redis, { publicUrl: 'https://rec.example.com/tab' });
     const report = await look(named.url);
     expect(marksOf(report)).toMatchObject({ origin: 'fail' });
     expect(linkOf(report, 'origin').text).toMatch(/believes it is https:\/\/rec\.example\.com\/tab[\s\S]*PUBLIC_URL says so/);
@@ -319,7 +320,7 @@ http {
   async function followed(name: 'cut' | 'held', heldBackAfter: number) {
     const { id } = await edge.create();
     const self = `https://127.0.0.1:${ports[name]}/v1/recordings/${id}`;
-    const access = { ca: [authority.ca], verify: true, timeout: 5000, signal: new AbortController().signal };
+    const access = { ca: [authority.ca], verify: true, timeout: 5000, signal: new AbortController().signal, key: { value: operator.key, origin: new URL(self).origin } };
     const heard: string[] = [];
     const tell = (line: string) => void heard.push(line);
     await using follower = follow({ self, events: `${self}/events`, access, heldBackAfter, onState: tell, onStats: () => undefined, onLog: tell, onWarning: tell });

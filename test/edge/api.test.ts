@@ -1,6 +1,7 @@
 import { request as httpRequest } from 'node:http';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { diskStorage } from '../../edge/storage/disk.ts';
+import { createPresence } from '../../shared/presence.ts';
 import { recording } from '../../shared/recording.ts';
 import { startRedis, type TestRedis } from '../helpers/redis.ts';
 import { eventually, testEdge, type TestEdge } from './harness.ts';
@@ -9,7 +10,7 @@ let redis: TestRedis;
 let edge: TestEdge;
 beforeAll(async () => {
   redis = await startRedis();
-  edge = await testEdge(redis.url);
+  edge = await testEdge(redis);
 });
 afterAll(async () => {
   await edge[Symbol.asyncDispose]();
@@ -33,7 +34,8 @@ describe('creating a recording', () => {
   });
 
   test('follows the origin that a trusted proxy tells', async () => {
-    const { body } = await edge.post({ url }, { 'x-forwarded-proto': 'https', 'x-forwarded-host': 'rec.example.com' });
+    await using keyed = await testEdge(redis, {}, { keyed: true });
+    const { body } = await keyed.post({ url }, { 'x-forwarded-proto': 'https', 'x-forwarded-host': 'rec.example.com' });
     expect(body.mediaUrl).toBe(`wss://rec.example.com/v1/recordings/${body.id}/media`);
     expect(body.links.self).toBe(`https://rec.example.com/v1/recordings/${body.id}`);
     expect(body.origin).toEqual({ scheme: 'https', host: 'rec.example.com', port: null, source: 'x-forwarded' });
@@ -127,7 +129,7 @@ describe('creating a recording', () => {
   });
 
   test('what is given in confidence is sealed', async () => {
-    await using sealing = await testEdge(redis.url, { secretsKeys: ['seal-key-0123456789abcdef'] });
+    await using sealing = await testEdge(redis, { secretsKeys: ['seal-key-0123456789abcdef'] });
     const created = await sealing.create({ headers: { authorization: 'Bearer topsecret' }, cookies: [{ name: 'sid', value: 'topsecret' }] });
     const job = await sealing.control.recordQueue.getJob(created.id);
     expect(job?.data.sealed).toMatch(/^v1\./);
@@ -137,7 +139,7 @@ describe('creating a recording', () => {
 
   test('a full storage takes no more', async () => {
     const storage = { ...diskStorage(edge.directory), freeBytes: async () => 1000, check: async () => ({ freeBytes: 1000 }) };
-    await using full = await testEdge(redis.url, {}, { storage });
+    await using full = await testEdge(redis, {}, { storage });
     expect(await full.post({ url })).toMatchObject({ status: 507, body: { code: 'storage_full', blame: 'service', retryable: true } });
     expect(await full.api('/readyz')).toMatchObject({ status: 503, body: { status: 'not ready', checks: { storage: { ok: false }, redis: { ok: true } } } });
   });
@@ -145,7 +147,7 @@ describe('creating a recording', () => {
 
 describe('reading and ending', () => {
   test('lists newest first, page by page, by state', async () => {
-    await using own = await testEdge(redis.url);
+    await using own = await testEdge(redis);
     const ids: string[] = [];
     for (let i = 0; i < 5; i += 1) ids.unshift((await own.create()).id);
     const first = await own.api('/v1/recordings?limit=2');
@@ -222,8 +224,36 @@ describe('operation', () => {
     expect(body).toMatch(/tabreel_recordings\{state="queued"\} [1-9]/);
     expect(body).toMatch(/tabreel_http_request_seconds_count\{method="POST",route="\/v1\/recordings",status="202"\} [1-9]/);
     expect(body).toContain('bullmq_job_count{queue="finish"');
+    expect(body).toMatch(/^tabreel_slots\{state="free"\} 0$/m);
     expect(body.match(/# TYPE bullmq_job_count/g)).toHaveLength(1);
     expect(body).not.toContain('rec_');
+  });
+
+  test('tells how many slots there are, and how many are needed: waiting, due soon, and taken where workers stay', async () => {
+    const fleet = await testEdge(redis);
+    try {
+      const metric = async (name: string) => Number(new RegExp(`^${name} (\\d+)$`, 'm').exec((await fleet.api('/metrics')).body)?.[1]);
+      expect(await metric('tabreel_demand')).toBe(0);
+      const inSeconds = (seconds: number) => new Date(Date.now() + seconds * 1000).toISOString();
+      await fleet.create();
+      await fleet.create({ priority: 5 });
+      await fleet.create({ startAt: inSeconds(170) });
+      await fleet.create({ startAt: inSeconds(190) });
+      expect(await metric('tabreel_demand')).toBe(3);
+      const presence = createPresence(fleet.control.redis, fleet.config.queuePrefix);
+      await presence.beat('a', 'stays', { slots: 4, running: 2, room: 1, leaving: false });
+      await presence.leave('b', 'leaves', { slots: 4, running: 3, room: 0, leaving: true });
+      expect(await metric('tabreel_demand')).toBe(5);
+      expect(await metric('tabreel_workers')).toBe(2);
+      const states = ['free', 'busy', 'leaving', 'closed'] as const;
+      const slots = await Promise.all(states.map((state) => metric(`tabreel_slots\\{state="${state}"\\}`)));
+      expect(slots).toEqual([1, 2, 3, 1]);
+      // no room is left beside what runs: as good as taken
+      await presence.beat('a', 'stays', { slots: 4, running: 2, room: 0, leaving: false });
+      expect(await metric('tabreel_demand')).toBe(7);
+    } finally {
+      await fleet[Symbol.asyncDispose]();
+    }
   });
 
   test('describes itself as OpenAPI 3.1', async () => {

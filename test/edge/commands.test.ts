@@ -1,6 +1,5 @@
 /** Scripts for a page, between the edges and whoever has the page: taken once, by the newest attempt, or taken back. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { createCommandStore } from '../../shared/commands.ts';
 import { startRedis, type TestRedis } from '../helpers/redis.ts';
 import { testEdge, type TestEdge } from './harness.ts';
 import { stubWorker, type StubWorker } from './stub-worker.ts';
@@ -10,7 +9,7 @@ let edge: TestEdge;
 let worker: StubWorker;
 beforeAll(async () => {
   redis = await startRedis();
-  edge = await testEdge(redis.url);
+  edge = await testEdge(redis);
   worker = await stubWorker(edge, {
     standing: ({ metadata }) => (metadata['wait'] === undefined ? { state: 'live' } : null),
     answer({ script }) {
@@ -36,7 +35,7 @@ const live = async (): Promise<string> => {
 describe('a script', () => {
   test('goes to the worker once, and its answer comes back to whichever edge asked', async () => {
     const id = await live();
-    await using second = await testEdge(redis.url, { queuePrefix: edge.config.queuePrefix });
+    await using second = await testEdge(redis, { queuePrefix: edge.config.queuePrefix });
     const scripts = Array.from({ length: 12 }, (_, i) => `script ${i}`);
     const answers = await Promise.all(scripts.map((script, i) => run(id, { script, timeout: 5 }, i % 2 === 0 ? edge : second)));
     expect(answers.map(({ status, body }) => [status, body])).toEqual(scripts.map((script) => [200, { result: script }]));
@@ -69,7 +68,7 @@ describe('a script', () => {
 
   test('is for the newest attempt alone, and once', async () => {
     const id = await live();
-    const commands = createCommandStore(edge.control.redis, `${edge.config.queuePrefix}`);
+    const { commands } = edge.control;
     const attempt = worker.attempts.get(id) ?? 0;
     // another prefix's announcement: the stub takes nothing of this
     await edge.control.redis.set(`${edge.config.queuePrefix}:cmd:x`, JSON.stringify({ script: '1', isBody: false, timeout: 1 }));

@@ -16,7 +16,7 @@ let redis: TestRedis;
 let edge: TestEdge;
 beforeAll(async () => {
   redis = await startRedis();
-  edge = await testEdge(redis.url);
+  edge = await testEdge(redis);
 });
 afterAll(async () => {
   await edge[Symbol.asyncDispose]();
@@ -181,7 +181,7 @@ describe('two edges at once', () => {
   let other: TestEdge;
   let cmaf: Cmaf;
   beforeAll(async () => {
-    other = await testEdge(redis.url, { queuePrefix: edge.config.queuePrefix, storageUrl: edge.config.storageUrl });
+    other = await testEdge(redis, { queuePrefix: edge.config.queuePrefix, storageUrl: edge.config.storageUrl });
     cmaf = await makeCmaf({ seconds: 1 });
   });
   afterAll(() => other[Symbol.asyncDispose]());

@@ -7,7 +7,7 @@ let redis: TestRedis;
 let edge: TestEdge;
 beforeAll(async () => {
   redis = await startRedis();
-  edge = await testEdge(redis.url);
+  edge = await testEdge(redis);
 });
 afterAll(async () => {
   await edge[Symbol.asyncDispose]();
@@ -122,7 +122,7 @@ test('ends when the recording is deleted, and when the edge leaves', async () =>
   await edge.api(`/v1/recordings/${deleted.id}`, { method: 'DELETE' });
   await first.ended;
 
-  const leaving = await testEdge(redis.url);
+  const leaving = await testEdge(redis);
   const { links } = await leaving.create();
   const second = await watchEvents(links.events);
   await second.until((events) => events.length === 1);

@@ -24,7 +24,7 @@ let cmaf: Cmaf;
 let storage: Storage;
 beforeAll(async () => {
   redis = await startRedis();
-  edge = await testEdge(redis.url);
+  edge = await testEdge(redis);
   storage = diskStorage(edge.directory);
   cmaf = await makeCmaf({ seconds: 3 });
 });

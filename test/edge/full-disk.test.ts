@@ -24,7 +24,7 @@ describe.skipIf(await lacks('root', 'ffmpeg'))('a disk that fills up', () => {
   });
   afterAll(() => redis?.[Symbol.asyncDispose]());
 
-  const edgeOn = (disk: SmallDisk) => testEdge(redis.url, { storageUrl: pathToFileURL(`${disk.path}/recordings`).href });
+  const edgeOn = (disk: SmallDisk) => testEdge(redis, { storageUrl: pathToFileURL(`${disk.path}/recordings`).href });
   const unfinished = (disk: SmallDisk) => readdirSync(disk.path, { recursive: true, encoding: 'utf8' }).filter((path) => path.includes('.new-'));
 
   async function expectStored(disk: SmallDisk, { id }: Recording, attempt: number, parts: Cmaf['parts']): Promise<void> {

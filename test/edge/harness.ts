@@ -10,14 +10,16 @@ import { parseTrust } from '../../edge/origin/trust.ts';
 import { startEdge } from '../../edge/server.ts';
 import { startFinaliser } from '../../edge/finishing.ts';
 import type { Storage } from '../../edge/storage/storage.ts';
+import { createCommandStore } from '../../shared/commands.ts';
 import { newFinishJob } from '../../shared/job.ts';
 import { createLog, type Log } from '../../shared/log.ts';
 import { ATTEMPT_HEADER, MEDIA_SUBPROTOCOL, encodePart, ingestMessage, type IngestMessage } from '../../shared/media-protocol.ts';
-import { createFinishQueue, createRecordQueue, failFastRedis, finishJobOptions } from '../../shared/queue.ts';
+import { createFinishQueue, createRecordQueue, failFastRedis, finishJobOptions, type RedisAddress } from '../../shared/queue.ts';
 import { networkIdentity } from '../../shared/network-identity.ts';
 import { PRESENCE_BEAT_MS, createPresence } from '../../shared/presence.ts';
 import { createRecordingStore } from '../../shared/recording-store.ts';
 import { recording, type Recording } from '../../shared/recording.ts';
+import { keySetting, operator } from '../helpers/keys.ts';
 import type { CmafPart } from './cmaf.ts';
 
 export type TestEdge = AsyncDisposable & {
@@ -40,13 +42,18 @@ export type TestEdgeOptions = {
   storage?: Storage;
   /** Whether the worker that these tests play says that it is on this machine, as a real one does; default true. */
   workerPresent?: boolean;
+  /** Whether there is an API key, which `api` and `post` send; then requests may come by a proxy, or say so. */
+  keyed?: boolean;
 };
 
-export async function testEdge(redisUrl: string, overrides: Partial<EdgeConfig> = {}, options: TestEdgeOptions = {}): Promise<TestEdge> {
+/** Where Redis is: a URL, or with whom a test asks it for what a fleet may not. */
+type Server = string | (RedisAddress & { admin?: RedisAddress });
+
+export async function testEdge(server: Server, overrides: Partial<EdgeConfig> = {}, options: TestEdgeOptions = {}): Promise<TestEdge> {
   const directory = mkdtempSync(join(tmpdir(), 'tabreel-edge-'));
   const config: EdgeConfig = {
-    redisUrl,
-    queuePrefix: `t${crypto.randomUUID().slice(0, 8)}`,
+    ...addressOf(server),
+    queuePrefix: `tabreel-${crypto.randomUUID().slice(0, 8)}`,
     host: '127.0.0.1',
     port: 0,
     publicUrl: null,
@@ -60,15 +67,18 @@ export async function testEdge(redisUrl: string, overrides: Partial<EdgeConfig> 
     storageUrl: pathToFileURL(directory).href,
     maxDuration: 14_400,
     webrtc: 'proxied',
+    ...(options.keyed === true ? { apiKeys: keySetting(operator) } : {}),
     ...overrides,
   };
   const logs: string[] = [];
   const log = createLog('debug', (line) => logs.push(line));
   const edge = await startEdge(config, log, options);
-  const control = controlOf(config);
+  const control = controlOf(config, typeof server === 'string' ? config : (server.admin ?? config));
   const presence = options.workerPresent === false ? null : await control.announce();
   const api: TestEdge['api'] = async (path, init = {}) => {
-    const response = await fetch(path.startsWith('http') ? path : `${edge.url}${path}`, init);
+    const headers = new Headers(init.headers);
+    if (options.keyed === true && !headers.has('authorization')) headers.set('authorization', operator.headers.authorization);
+    const response = await fetch(path.startsWith('http') ? path : `${edge.url}${path}`, { ...init, headers });
     const text = await response.text();
     const body: unknown = /json/.test(response.headers.get('content-type') ?? '') ? JSON.parse(text) : text;
     return { status: response.status, body, headers: response.headers };
@@ -102,13 +112,20 @@ export async function testEdge(redisUrl: string, overrides: Partial<EdgeConfig> 
   };
 }
 
-function controlOf(config: EdgeConfig) {
-  const redis = failFastRedis(config.redisUrl, () => undefined);
+const addressOf = (server: Server): RedisAddress =>
+  typeof server === 'string' ? { redisUrl: server } : { redisUrl: server.redisUrl, redisTls: server.redisTls };
+
+function controlOf(config: EdgeConfig, admin: RedisAddress) {
+  const redis = failFastRedis(config, () => undefined);
+  const byHand = failFastRedis(admin, () => undefined);
   const store = createRecordingStore(redis, config.queuePrefix);
   const recordQueue = createRecordQueue(redis, config.queuePrefix, () => undefined);
   const finishQueue = createFinishQueue(redis, config.queuePrefix, () => undefined);
   return {
-    redis,
+    /** For what no part of the service does. */
+    redis: byHand,
+    admin,
+    commands: createCommandStore(redis, config.queuePrefix),
     store,
     recordQueue,
     finishQueue,
@@ -137,6 +154,7 @@ function controlOf(config: EdgeConfig) {
     async close() {
       await Promise.allSettled([recordQueue.close(), finishQueue.close()]);
       redis.disconnect();
+      byHand.disconnect();
     },
   };
 }

@@ -18,7 +18,7 @@ let created: Recording;
 let attempt: number;
 beforeAll(async () => {
   redis = await startRedis();
-  edge = await testEdge(redis.url);
+  edge = await testEdge(redis);
 });
 afterAll(async () => {
   await edge[Symbol.asyncDispose]();
@@ -82,7 +82,7 @@ describe('parts', () => {
     second.close();
     await second.closed;
 
-    await using restarted = await testEdge(redis.url, { queuePrefix: edge.config.queuePrefix, storageUrl: edge.config.storageUrl });
+    await using restarted = await testEdge(redis, { queuePrefix: edge.config.queuePrefix, storageUrl: edge.config.storageUrl });
     const mediaUrl = created.mediaUrl.replace(edge.url.replace('http', 'ws'), restarted.url.replace('http', 'ws'));
     const third = await dial(restarted, { id: created.id, mediaUrl }, attempt);
     expect(await third.welcome).toBe(4);
@@ -213,7 +213,7 @@ describe('sockets', () => {
   });
 
   test('are closed when the edge leaves, with what was sent stored or not acknowledged', async () => {
-    const leaving = await testEdge(redis.url);
+    const leaving = await testEdge(redis);
     const own = await leaving.create();
     const worker = await dial(leaving, own, await leaving.control.run(own.id));
     worker.send(init, segment(2));
@@ -228,7 +228,7 @@ describe('sockets', () => {
 describe('an attempt token', () => {
   test.runIf(hasRedisServer)('comes with the welcome, and admits only its own attempt, only beside the credential and only without Redis', async () => {
     const own = await startRedis();
-    await using alone = await testEdge(own.url);
+    await using alone = await testEdge(own);
     const one = await alone.create();
     const number = await alone.control.run(one.id);
     const worker = await dial(alone, one, number);
@@ -270,7 +270,7 @@ describe('storage', () => {
     const disk = diskStorage(directory);
     let full = false;
     const storage: Storage = { ...disk, put: (key, bytes) => (full ? Promise.reject(storageFull()) : disk.put(key, bytes)) };
-    await using own = await testEdge(redis.url, {}, { storage });
+    await using own = await testEdge(redis, {}, { storage });
     const one = await own.create();
     const number = await own.control.run(one.id);
     const worker = await dial(own, one, number);
@@ -299,7 +299,7 @@ describe('storage', () => {
         await disk.put(key, bytes);
       },
     };
-    await using own = await testEdge(redis.url, {}, { storage });
+    await using own = await testEdge(redis, {}, { storage });
     const one = await own.create();
     const number = await own.control.run(one.id);
     const first = await dial(own, one, number);
@@ -332,7 +332,7 @@ describe('storage', () => {
         writing -= 1;
       },
     };
-    await using own = await testEdge(redis.url, {}, { storage });
+    await using own = await testEdge(redis, {}, { storage });
     const one = await own.create();
     const worker = await dial(own, one, await own.control.run(one.id));
     await worker.welcome;

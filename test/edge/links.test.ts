@@ -14,7 +14,7 @@ let done: Recording;
 let other: Recording;
 beforeAll(async () => {
   redis = await startRedis();
-  edge = await testEdge(redis.url);
+  edge = await testEdge(redis);
   finaliser = await edge.finaliser();
   const { parts } = await makeCmaf({ seconds: 2 });
   const thumbnail = { header: { type: 'thumbnail' as const, seq: parts.length }, payload: new Uint8Array([0xff, 0xd8, 0xff, 0xd9]) };

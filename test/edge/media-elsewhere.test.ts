@@ -1,17 +1,21 @@
 /** MEDIA_URL names another deployment: what that one holds is asked for there. */
 import { get } from 'node:http';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { operator } from '../helpers/keys.ts';
 import { startRedis, type TestRedis } from '../helpers/redis.ts';
 import { testEdge, type TestEdge } from './harness.ts';
 
 let redis: TestRedis;
 let edge: TestEdge;
+let keyed: TestEdge;
 beforeAll(async () => {
   redis = await startRedis();
-  edge = await testEdge(redis.url, { mediaUrl: 'wss://media.example.com:8443/base' });
+  edge = await testEdge(redis, { mediaUrl: 'wss://media.example.com:8443/base' });
+  keyed = await testEdge(redis, { mediaUrl: 'wss://media.example.com:8443/base' }, { keyed: true });
 });
 afterAll(async () => {
   await edge[Symbol.asyncDispose]();
+  await keyed[Symbol.asyncDispose]();
   await redis[Symbol.asyncDispose]();
 });
 
@@ -43,7 +47,7 @@ describe('where MEDIA_URL points elsewhere', () => {
     ['/v1/recordings/x/live.m3u8', { 'x-forwarded-host': 'evil.example', 'x-forwarded-proto': 'https' }],
     ['/v1/recordings/x/live.m3u8', { 'x-forwarded-host': 'evil.example, other.example' }],
   ])('%s: sends nobody anywhere else', async (path, headers) => {
-    const answer = await ask(path, { headers: headers as Record<string, string> });
+    const answer = await keyed.api(path, { headers: headers as Record<string, string>, redirect: 'manual' });
     const location = answer.headers.get('location');
     if (answer.status === 404) return expect(location).toBeNull();
     expect(answer.status).toBe(307);
@@ -53,7 +57,7 @@ describe('where MEDIA_URL points elsewhere', () => {
   });
 
   test('whoever asks at MEDIA_URL itself is answered', async () => {
-    await using itself = await testEdge(redis.url, { mediaUrl: 'wss://media.example.com:8443' });
+    await using itself = await testEdge(redis, { mediaUrl: 'wss://media.example.com:8443' }, { keyed: true });
     const path = '/v1/recordings/rec_00000000000000000000000000/recording.mp4';
     const at = (host: string) => itself.api(path, { redirect: 'manual', headers: { 'x-forwarded-proto': 'https', 'x-forwarded-host': host } });
     expect((await at('media.example.com:8443')).status).toBe(404);
@@ -61,10 +65,10 @@ describe('where MEDIA_URL points elsewhere', () => {
   });
 
   test('also where PUBLIC_URL hides by which name', async () => {
-    await using itself = await testEdge(redis.url, { mediaUrl: 'wss://media.example.com', publicUrl: 'https://rec.example.com' });
+    await using itself = await testEdge(redis, { mediaUrl: 'wss://media.example.com', publicUrl: 'https://rec.example.com' }, { keyed: true });
     const at = (host: string) =>
       new Promise((resolve, reject) => {
-        get(`${itself.url}/v1/recordings/rec_00000000000000000000000000/recording.mp4`, { headers: { host } }, (answer) => {
+        get(`${itself.url}/v1/recordings/rec_00000000000000000000000000/recording.mp4`, { headers: { host, ...operator.headers } }, (answer) => {
           answer.resume();
           resolve(answer.statusCode);
         }).on('error', reject);

@@ -18,7 +18,7 @@ let edge: TestEdge;
 let worker: StubWorker;
 beforeAll(async () => {
   redis = await startRedis();
-  edge = await testEdge(redis.url, { secretsKeys: SECRETS });
+  edge = await testEdge(redis, { secretsKeys: SECRETS });
   worker = await stubWorker(edge, {
     standing({ job }) {
       if (job.spec.url.includes('refused')) {
@@ -94,7 +94,8 @@ describe.skipIf(await lacks('curl'))("the README's calls", () => {
 
 describe('start', () => {
   test('goes to the application behind the host that the caller used', async () => {
-    const { body } = await call('start?streamId=outside', { url: page }, { 'x-forwarded-proto': 'https', 'x-forwarded-host': 'media.example.com:5443' });
+    await using keyed = await testEdge(redis, { queuePrefix: edge.config.queuePrefix, secretsKeys: SECRETS }, { keyed: true });
+    const { body } = await call('start?streamId=outside', { url: page }, { 'x-forwarded-proto': 'https', 'x-forwarded-host': 'media.example.com:5443' }, keyed);
     expect(body).toEqual({ success: true, message: null, dataId: 'outside', errorId: 0 });
     const { job } = await recordingOf('outside');
     expect(job.spec.push[0]?.url).toBe('wss://media.example.com:5443/LiveApp/websocket');
@@ -145,7 +146,7 @@ describe('start', () => {
 
   test('names fields as the plugin does', async () => {
     expect((await call(`start?streamId=${encodeURIComponent('a b')}`, { url: page })).body).toEqual(refusal(expect.stringMatching(/^streamId: must have/)));
-    await using bare = await testEdge(redis.url);
+    await using bare = await testEdge(redis);
     expect((await call('start', { url: page, token: 't' }, {}, bare)).body).toEqual(refusal(expect.stringMatching(/^token: .*SECRETS_KEY/)));
   });
 
@@ -186,7 +187,7 @@ describe('start', () => {
 
 describe('from another edge', () => {
   test('a stream is known there, and ends there', async () => {
-    await using second = await testEdge(redis.url, { queuePrefix: edge.config.queuePrefix, secretsKeys: SECRETS });
+    await using second = await testEdge(redis, { queuePrefix: edge.config.queuePrefix, secretsKeys: SECRETS });
     expect((await call('start?streamId=shared', { url: page })).body.success).toBe(true);
     expect((await call('start?streamId=shared', { url: page }, {}, second)).body.message).toContain('already exists');
     expect((await call('send-command?streamId=shared', { jsCommand: 'return [1, "a"]' }, {}, second)).body).toEqual({ success: true, message: '[1,"a"]', dataId: 'shared', errorId: 0 });

@@ -50,7 +50,7 @@ describe.each(storages)('a recording $place, from the first part to its file', (
     const server = place === 'in S3' ? stack.use(await s3Server()) : null;
     await server?.start();
     const config = server === null ? {} : { storageUrl: 's3://recordings/a/b', s3: server.settings };
-    edge = stack.use(await testEdge(redis.url, config));
+    edge = stack.use(await testEdge(redis, config));
   });
   afterAll(() => stack[Symbol.asyncDispose]());
 

@@ -26,7 +26,7 @@ function start(entry: string, environment: Record<string, string>) {
 }
 
 test.each(['SIGTERM', 'SIGINT'] as const)('%s ends edge and finaliser in order', async (signal) => {
-  const environment = { REDIS_URL: redis.url, PORT: '0', STORAGE_URL: 'file:///tmp/tabreel-none' };
+  const environment = { ...redis.environment, PORT: '0', STORAGE_URL: 'file:///tmp/tabreel-none' };
   const edge = start('node.ts', environment);
   const finaliser = start('finaliser.ts', environment);
   await eventually(async () => edge.output(), (text) => text.includes('edge listens'));
@@ -51,13 +51,17 @@ describe('settings', () => {
 
   test('have defaults', () => {
     expect(read({})).toMatchObject({ host: '127.0.0.1', port: 8080, queuePrefix: 'tabreel', storageUrl: 'file:///tmp/r', maxDuration: 14_400, publicUrl: null, tokenSecrets: null });
-    expect(readFinaliserConfig(base, 'file:///tmp/r')).toEqual({ redisUrl: 'redis://127.0.0.1', queuePrefix: 'tabreel', storageUrl: 'file:///tmp/r', tokenSecrets: null, secretsKeys: null, retention: null });
+    expect(readFinaliserConfig(base, 'file:///tmp/r')).toEqual({ redisUrl: 'redis://127.0.0.1', queuePrefix: 'tabreel', storageUrl: 'file:///tmp/r', tokenSecrets: null, secretsKeys: null, retention: null, healthPort: null });
     expect(read({ PUBLIC_URL: 'https://rec.example.com/x/' }).publicUrl).toBe('https://rec.example.com/x');
     expect(read({})).toMatchObject({ allowedHosts: null, wsScheme: 'auto', allowInsecureWs: false });
     expect(read({ ALLOWED_HOSTS: 'rec.example.com, *.example.org' }).allowedHosts).toEqual(['rec.example.com', '*.example.org']);
     expect(['never', '90', '90m', '12h', '30d'].map((text) => read({ RETENTION: text }).retention)).toEqual([null, 90, 5400, 43_200, 2_592_000]);
     expect(['0', '1000', '100M', '2G'].map((text) => read({ MIN_FREE_SPACE: text }).minFreeBytes)).toEqual([0, 1000, 100 * 2 ** 20, 2 ** 31]);
     expect(read({ MEDIA_URL: 'ws://127.0.0.1:9000/' }).mediaUrl).toBe('ws://127.0.0.1:9000');
+    const keys = { API_KEYS: '{"keys":[]}', TOKEN_SECRET: '0123456789abcdef' };
+    expect(read(keys).host).toBe('0.0.0.0');
+    expect(read({ ...keys, HOST: '127.0.0.1' }).host).toBe('127.0.0.1');
+    expect(read({ API_KEYS: '/etc/keys.json', TOKEN_SECRET: '0123456789abcdef' }).apiKeys).toEqual({ file: '/etc/keys.json' });
     expect(read({ MEDIA_URL: 'ws://media', ALLOW_INSECURE_WS: 'true' }).mediaUrl).toBe('ws://media');
   });
 
@@ -71,7 +75,13 @@ describe('settings', () => {
   });
 
   test.each([
-    [{ HOST: '0.0.0.0' }, /HOST="0\.0\.0\.0".*authentication/],
+    [{ HOST: '0.0.0.0' }, /HOST="0\.0\.0\.0".*API_KEYS/],
+    [{ API_KEYS: '/etc/keys.json' }, /TOKEN_SECRET is not set.*0\.0\.0\.0/],
+    [{ API_KEYS: '{"keys":[' }, /API_KEYS: must be JSON/],
+    [{ API_KEYS: '{"keys":[{"name":"a","sha256":"tbr_hunter2","scopes":["read"]}]}' }, /^(?!.*hunter2)API_KEYS: keys\.0\.sha256: must be the SHA-256/],
+    [{ API_KEYS: '{"keys":[{"name":"~a","scopes":["write"],"limit":{}}]}' }, /keys\.0\.name: must have.*keys\.0\.sha256.*keys\.0\.scopes\.0.*limit/s],
+    [{ CORS_ORIGINS: 'https://a.example/' }, /CORS_ORIGINS="https:\/\/a\.example\/": must be origins/],
+    [{ HEALTH_PORT: 'x' }, /HEALTH_PORT/],
     [{ PORT: '-1' }, /PORT/],
     [{ PUBLIC_URL: 'ws://x' }, /PUBLIC_URL/],
     [{ PUBLIC_URL: 'https://x/?a' }, /PUBLIC_URL/],

@@ -3,6 +3,7 @@ import { readEvents, type ServerEvent } from '../../bin/events.ts';
 import { noStats, pageSecrets, pushStates } from '../../shared/recording.ts';
 import type { PushStanding } from '../../shared/recording-store.ts';
 import { unseal } from '../../shared/token.ts';
+import { operator } from '../helpers/keys.ts';
 import { startRedis, type TestRedis } from '../helpers/redis.ts';
 import { eventually, testEdge, type TestEdge } from './harness.ts';
 
@@ -16,7 +17,7 @@ let edge: TestEdge;
 let sealing: TestEdge;
 beforeAll(async () => {
   redis = await startRedis();
-  [edge, sealing] = await Promise.all([testEdge(redis.url), testEdge(redis.url, { secretsKeys: SECRETS })]);
+  [edge, sealing] = await Promise.all([testEdge(redis, {}, { keyed: true }), testEdge(redis, { secretsKeys: SECRETS }, { keyed: true })]);
 });
 afterAll(async () => {
   await edge[Symbol.asyncDispose]();
@@ -110,7 +111,7 @@ describe('a request with pushes', () => {
   });
 
   test('goes to no loopback that no worker shares', async () => {
-    await using alone = await testEdge(redis.url, {}, { workerPresent: false });
+    await using alone = await testEdge(redis, {}, { workerPresent: false, keyed: true });
     const { status, body } = await alone.post({ ...antmedia(), record: false });
     expect([status, body.code]).toEqual([421, 'origin_loopback']);
     expect((await alone.post({ ...antmedia({ url: 'wss://media.example.com/x' }), record: false })).status).toBe(202);
@@ -124,7 +125,7 @@ describe('a request with pushes', () => {
 
   test('takes ws to loopback, and to a network where that is allowed', async () => {
     expect((await edge.post(antmedia({ url: 'ws://127.0.0.1:5080/LiveApp/websocket' }))).status).toBe(202);
-    await using lenient = await testEdge(redis.url, { allowInsecureWs: true });
+    await using lenient = await testEdge(redis, { allowInsecureWs: true }, { keyed: true });
     expect((await lenient.post(antmedia({ url: 'ws://media.example.com/LiveApp/websocket' }))).status).toBe(202);
   });
 
@@ -208,7 +209,7 @@ describe('how a push stands', () => {
     await tell(0, { state: 'connecting' });
     await tell(1, { state: 'failed', error: failed });
     const events: ServerEvent[] = [];
-    for await (const event of readEvents(`${edge.url}/v1/recordings/${id}/events`, AbortSignal.timeout(20_000))) {
+    for await (const event of readEvents(`${edge.url}/v1/recordings/${id}/events`, AbortSignal.timeout(20_000), operator.headers)) {
       if (event.type === 'push') events.push(event);
       if (events.length === 2) break;
     }

@@ -40,7 +40,7 @@ describe.skipIf(!hasRedisServer).concurrent('while Redis is away requests are re
   test('killed and started again', async () => {
     await using own = await realRedis();
     await own.start();
-    await using edge = await testEdge(own.url);
+    await using edge = await testEdge(own);
     const { id } = await edge.create();
     await own.kill();
     await refusesFast(edge, id);
@@ -52,7 +52,7 @@ describe.skipIf(!hasRedisServer).concurrent('while Redis is away requests are re
   test('frozen and thawed', async () => {
     await using own = await realRedis();
     await own.start();
-    await using edge = await testEdge(own.url);
+    await using edge = await testEdge(own);
     const { id } = await edge.create();
     own.freeze();
     await refusesFast(edge, id);
@@ -64,7 +64,7 @@ describe.skipIf(!hasRedisServer).concurrent('while Redis is away requests are re
     await using own = await realRedis();
     await own.start();
     await using path = await silencablePath(Number(new URL(own.url).port));
-    await using edge = await testEdge(`redis://127.0.0.1:${path.port}`);
+    await using edge = await testEdge({ ...own, redisUrl: own.url.replace(/:\d+$/, `:${path.port}`) });
     await edge.create();
     path.silence();
     const begin = Date.now();
@@ -75,7 +75,7 @@ describe.skipIf(!hasRedisServer).concurrent('while Redis is away requests are re
 
   test('down when the edge starts', async () => {
     await using own = await realRedis();
-    await using edge = await testEdge(own.url);
+    await using edge = await testEdge(own);
     await refusesFast(edge, 'rec_00000000000000000000000000');
     await own.start();
     await recovers(edge);
@@ -85,7 +85,7 @@ describe.skipIf(!hasRedisServer).concurrent('while Redis is away requests are re
     await using own = await realRedis();
     await own.start();
     own.freeze();
-    await using edge = await testEdge(own.url);
+    await using edge = await testEdge(own);
     await refusesFast(edge, 'rec_00000000000000000000000000');
     own.thaw();
     await recovers(edge);
@@ -94,7 +94,7 @@ describe.skipIf(!hasRedisServer).concurrent('while Redis is away requests are re
   test('open media sockets go on, and watchers are told what they missed', async () => {
     await using own = await realRedis();
     await own.start();
-    await using edge = await testEdge(own.url);
+    await using edge = await testEdge(own);
     const created = await edge.create();
     const attempt = await edge.control.run(created.id);
     const worker = await dial(edge, created, attempt);
@@ -132,7 +132,7 @@ describe.skipIf(!hasRedisServer).concurrent('while Redis is away requests are re
 
   test('the finaliser goes on once it is back', async () => {
     await using own = await realRedis();
-    await using edge = await testEdge(own.url);
+    await using edge = await testEdge(own);
     await using finaliser = await edge.finaliser();
     void finaliser;
     await own.start();

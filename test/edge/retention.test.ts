@@ -43,7 +43,7 @@ async function keysAbout({ control: { redis: client }, config }: TestEdge, id: s
 }
 
 test('of a recording that was kept for as long as it is to be nothing is left', async () => {
-  await using edge = await testEdge(redis.url, { retention: 2 });
+  await using edge = await testEdge(redis, { retention: 2 });
   const storage = await openStorage(edge.config);
   await using _finaliser = await startFinaliser(edge.config, edge.log, { reconciler: { round: 300 } });
   const id = await record(edge);

@@ -34,7 +34,7 @@ beforeAll(async () => {
   cmaf = await makeCmaf({ seconds: 60, size: '160x120', audio: false });
   directory = mkdtempSync(join(tmpdir(), 'tabreel-seal-'));
   storage = slow(diskStorage(directory));
-  edge = await testEdge(redis.url, {}, { storage });
+  edge = await testEdge(redis, {}, { storage });
 });
 afterAll(async () => {
   await edge?.[Symbol.asyncDispose]();

@@ -287,7 +287,7 @@ describe.skipIf(noServer)('an S3 server', () => {
     ])('%s: readyz says so', async (_what, settings, message) => {
       await using redis = await startRedis();
       const storage = open(settings, { retries: 300 });
-      await using edge = await testEdge(redis.url, {}, { storage });
+      await using edge = await testEdge(redis, {}, { storage });
       const { status, body } = await edge.api('/readyz');
       expect({ status, body }).toMatchObject({ status: 503, body: { checks: { redis: { ok: true }, storage: { ok: false, code: 'storage_unavailable', detail: expect.stringMatching(message) } } } });
       expect(JSON.stringify(body) + edge.logs.join()).not.toContain('not-the-secret');
@@ -296,7 +296,7 @@ describe.skipIf(noServer)('an S3 server', () => {
     test('that is away when a recording is to be finished is waited for', async () => {
       await using redis = await startRedis();
       const storage = open({}, { retries: 300 });
-      await using edge = await testEdge(redis.url, {}, { storage });
+      await using edge = await testEdge(redis, {}, { storage });
       const { parts } = await makeCmaf({ seconds: 2 });
       const created = await edge.create();
       const worker = await dial(edge, created, await edge.control.run(created.id));
@@ -319,7 +319,7 @@ describe.skipIf(noServer)('an S3 server', () => {
     test('that is well is ready, and has no bound', async () => {
       await using redis = await startRedis();
       const storage = open();
-      await using edge = await testEdge(redis.url, {}, { storage });
+      await using edge = await testEdge(redis, {}, { storage });
       expect(await edge.api('/readyz')).toMatchObject({ status: 200, body: { checks: { storage: { ok: true } } } });
       expect(await storage.freeBytes()).toBeNull();
       expect((await edge.post({ url: 'https://example.com/' })).status).toBe(202);

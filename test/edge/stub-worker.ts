@@ -1,5 +1,5 @@
 /** A worker without a browser: takes each recording at once, says that it is pushed, and answers commands as it is told to. */
-import { createCommandStore, commandIn, type Command, type CommandReply } from '../../shared/commands.ts';
+import { commandIn, type Command, type CommandReply } from '../../shared/commands.ts';
 import { patientRedis } from '../../shared/queue.ts';
 import type { PushStanding, RecordingRecord } from '../../shared/recording-store.ts';
 import type { TestEdge } from './harness.ts';
@@ -21,8 +21,7 @@ export type StubOptions = {
 export async function stubWorker({ config, control }: TestEdge, { standing = () => ({ state: 'live' }), answer = () => ({ result: null }) }: StubOptions = {}): Promise<StubWorker> {
   const { store } = control;
   const prefix = config.queuePrefix;
-  const ears = patientRedis(config.redisUrl, () => undefined);
-  const commandStore = createCommandStore(control.redis, prefix);
+  const ears = patientRedis(control.admin, () => undefined);
   const commands: Command[] = [];
   const attempts = new Map<string, number>();
 
@@ -40,11 +39,11 @@ export async function stubWorker({ config, control }: TestEdge, { standing = () 
     if ((await store.get(id))?.desired === 'stopped') await store.change(id, { from: ['starting', 'recording', 'paused'], to: 'finishing' });
   };
   const run = async (id: string, commandId: string) => {
-    const command = await commandStore.take(id, attempts.get(id) ?? 0, commandId);
+    const command = await control.commands.take(id, attempts.get(id) ?? 0, commandId);
     if (command === null) return;
     commands.push(command);
     const reply = answer(command);
-    if (reply !== null) await commandStore.reply(commandId, reply);
+    if (reply !== null) await control.commands.reply(commandId, reply);
   };
   ears.on('pmessage', (_pattern, channel: string, message: string) => {
     const id = channel.slice(`${prefix}:c:`.length);

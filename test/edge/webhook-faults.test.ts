@@ -20,15 +20,17 @@ afterAll(async () => {
 
 describe.concurrent('a finaliser that tells webhooks', () => {
   test('that is killed between POST and answer leaves the event to another, under the same id', async () => {
-    await using own = await sealingEdge(redis.url);
+    await using own = await sealingEdge(redis);
     const released = Promise.withResolvers<void>();
     await using receiver = await startReceiver(secret, (_delivery, { length }) => (length === 1 ? released.promise.then(() => 200) : 200));
-    const { trust: _trust, ...config } = own.config;
+    const { trust: _trust, redisTls: _redisTls, ...config } = own.config;
     const finishing = fileURLToPath(new URL('../../edge/finishing.ts', import.meta.url));
     const code = `import { startFinaliser } from ${JSON.stringify(finishing)};
       import { createLog } from ${JSON.stringify(finishing.replace('edge/finishing', 'shared/log'))};
+      import { readRedisTls } from ${JSON.stringify(finishing.replace('edge/finishing', 'shared/redis-tls'))};
       const webhooks = { times: { lease: 1500 } };
-      await startFinaliser(${JSON.stringify(config)}, createLog('info', (line) => console.log(line)), { webhooks });`;
+      const config = { ...${JSON.stringify(config)}, ...(await readRedisTls(${JSON.stringify(redis.environment)})) };
+      await startFinaliser(config, createLog('info', (line) => console.log(line)), { webhooks });`;
     const child = spawn(process.execPath, ['--input-type=module', '-e', code], { stdio: 'inherit' });
     children.push(child);
     const { id } = await own.create({ webhook: { url: receiver.url, secret } });
@@ -48,7 +50,7 @@ describe.concurrent('a finaliser that tells webhooks', () => {
   test.skipIf(!hasRedisServer)('whose Redis dies between POST and answer, and comes back, goes on', async () => {
     await using server = await realRedis();
     await server.start();
-    await using own = await sealingEdge(server.url);
+    await using own = await sealingEdge(server);
     const released = Promise.withResolvers<void>();
     await using receiver = await startReceiver(secret, (_delivery, { length }) => (length === 1 ? released.promise.then(() => 200) : 200));
     await using finaliser = await tell(own, { lease: 1500 });
@@ -67,7 +69,7 @@ describe.concurrent('a finaliser that tells webhooks', () => {
   test.skipIf(!hasRedisServer)('whose connection for announcements is cut looks once it has another', async () => {
     await using server = await realRedis();
     await server.start();
-    await using own = await sealingEdge(server.url);
+    await using own = await sealingEdge(server);
     await using receiver = await startReceiver(secret);
     await using finaliser = await tell(own, { look: 60_000 });
     void finaliser;
@@ -79,7 +81,7 @@ describe.concurrent('a finaliser that tells webhooks', () => {
   });
 
   test('that leaves in the middle of a POST hands it to another at once, and counts no try', async () => {
-    await using own = await sealingEdge(redis.url);
+    await using own = await sealingEdge(redis);
     await using receiver = await startReceiver(secret, (_delivery, { length }) => (length === 1 ? null : 200));
     const leaving = await tell(own);
     await own.create({ webhook: { url: receiver.url, secret } });
@@ -93,7 +95,7 @@ describe.concurrent('a finaliser that tells webhooks', () => {
   });
 
   test('that starts anew goes on with the tries where they were', async () => {
-    await using own = await sealingEdge(redis.url);
+    await using own = await sealingEdge(redis);
     await using receiver = await startReceiver(secret, () => 500);
     await own.create({ webhook: { url: receiver.url, secret } });
     {

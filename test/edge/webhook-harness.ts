@@ -3,13 +3,14 @@ import type { Redis } from 'ioredis';
 import { startFinaliser } from '../../edge/finishing.ts';
 import type { WebhookTimes } from '../../edge/webhooks/deliver.ts';
 import type { EdgeConfig } from '../../edge/config.ts';
-import { testEdge, type TestEdge } from './harness.ts';
+import { testEdge, type TestEdge, type TestEdgeOptions } from './harness.ts';
 
 export const secret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
 export const quick: Partial<WebhookTimes> = { firstRetry: 100, lastRetry: 200 };
 
 /** An edge that takes webhooks, under a prefix of its own: what its finalisers do is one test's only. */
-export const sealingEdge = (redisUrl: string, config: Partial<EdgeConfig> = {}) => testEdge(redisUrl, { secretsKeys: ['webhook-test-secrets-key'], ...config });
+export const sealingEdge = (redis: Parameters<typeof testEdge>[0], config: Partial<EdgeConfig> = {}, options: TestEdgeOptions = {}) =>
+  testEdge(redis, { secretsKeys: ['webhook-test-secrets-key'], ...config }, options);
 export const tell = (of: TestEdge, times: Partial<WebhookTimes> = {}) => startFinaliser(of.config, of.log, { webhooks: { times: { ...quick, ...times } } });
 
 /** Every key below the prefix, with all that it holds. */

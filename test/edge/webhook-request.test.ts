@@ -9,7 +9,7 @@ let redis: TestRedis;
 let edge: TestEdge;
 beforeAll(async () => {
   redis = await startRedis();
-  edge = await sealingEdge(redis.url);
+  edge = await sealingEdge(redis);
 });
 afterAll(async () => {
   await edge[Symbol.asyncDispose]();
@@ -18,7 +18,7 @@ afterAll(async () => {
 
 describe('URL and secret of a webhook', () => {
   test('are nowhere in clear: not in Redis, logs, answers, nor the dashboard', async () => {
-    await using own = await sealingEdge(redis.url);
+    await using own = await sealingEdge(redis);
     await using receiver = await startReceiver(secret, () => 500);
     const idempotency = { 'idempotency-key': crypto.randomUUID() };
     const body = { url: 'https://example.com/', webhook: { url: receiver.url, secret } };
@@ -61,7 +61,7 @@ describe('URL and secret of a webhook', () => {
 
   test('are taken where they are good, and refused without SECRETS_KEY', async () => {
     expect((await edge.post({ url, record: true, webhook: { url: 'http://example.com/?a=1', secret: 'sixteen letters!' } })).status).toBe(202);
-    await using unsealed = await testEdge(redis.url);
+    await using unsealed = await testEdge(redis);
     const { status, body } = await unsealed.post({ url, webhook: { url, secret } });
     expect([status, body.errors]).toEqual([400, [{ path: 'webhook', message: expect.stringContaining('SECRETS_KEY') }]]);
   });

@@ -31,7 +31,7 @@ const allStates = ['queued', 'starting', 'recording', 'finishing', 'completed'];
 
 describe.concurrent('a webhook', () => {
   test('is told each state once, in order, signed, with the recording as it was in that state', async () => {
-    await using own = await sealingEdge(redis.url);
+    await using own = await sealingEdge(redis);
     await using receiver = await startReceiver(secret);
     await using finaliser = await tell(own);
     void finaliser;
@@ -61,7 +61,7 @@ describe.concurrent('a webhook', () => {
     ['behind a proxy, with a prefix: links lead there', { publicUrl: 'https://rec.example.com:8443/tabreel' }, /^https:\/\/rec\.example\.com:8443\/tabreel\/v1\/recordings\/rec_.*token=/],
     ['without TOKEN_SECRET: there are no links', { tokenSecrets: null }, undefined],
   ])('%s', async (_name, config, link) => {
-    await using own = await sealingEdge(redis.url, config);
+    await using own = await sealingEdge(redis, config, { keyed: 'publicUrl' in config });
     await using receiver = await startReceiver(secret);
     await using finaliser = await tell(own);
     void finaliser;
@@ -73,7 +73,7 @@ describe.concurrent('a webhook', () => {
   });
 
   test('hears of a cancellation, of a failure and its error, and what was removed meanwhile', async () => {
-    await using own = await sealingEdge(redis.url);
+    await using own = await sealingEdge(redis);
     await using receiver = await startReceiver('a plain secret, with ü');
     const webhook = { url: receiver.url, secret: 'a plain secret, with ü' };
     const canceled = await own.create({ webhook });
@@ -97,7 +97,7 @@ describe.concurrent('a webhook', () => {
   });
 
   test('that is down for a while gets all of it in order once it is back, under the same ids', async () => {
-    await using own = await sealingEdge(redis.url);
+    await using own = await sealingEdge(redis);
     const port = await freePort();
     await using finaliser = await tell(own);
     void finaliser;
@@ -120,7 +120,7 @@ describe.concurrent('a webhook', () => {
     ['redirects, which are not followed', 302],
     ['no answer at all', null],
   ])('that answers with %s is told again', async (_name, status) => {
-    await using own = await sealingEdge(redis.url);
+    await using own = await sealingEdge(redis);
     await using receiver = await startReceiver(secret, (_delivery, { length }) => (length <= 2 ? status : 200));
     await using finaliser = await tell(own, { timeout: 300 });
     void finaliser;
@@ -137,7 +137,7 @@ describe.concurrent('a webhook', () => {
   });
 
   test('that is gone (410) is told nothing more, also of what comes later', async () => {
-    await using own = await sealingEdge(redis.url);
+    await using own = await sealingEdge(redis);
     await using receiver = await startReceiver(secret, () => 410);
     await using finaliser = await tell(own);
     void finaliser;
@@ -151,7 +151,7 @@ describe.concurrent('a webhook', () => {
   });
 
   test('is given up an event after long enough, and told the next', async () => {
-    await using own = await sealingEdge(redis.url);
+    await using own = await sealingEdge(redis);
     await using receiver = await startReceiver(secret, ({ state }) => (state === 'queued' ? 500 : 200));
     await using finaliser = await tell(own, { firstRetry: 1, lastRetry: 5, keep: 0 });
     void finaliser;
@@ -163,7 +163,7 @@ describe.concurrent('a webhook', () => {
   });
 
   test('that is slow holds up no other recording', async () => {
-    await using own = await sealingEdge(redis.url);
+    await using own = await sealingEdge(redis);
     const slow = Promise.withResolvers<void>();
     await using hanging = await startReceiver(secret, () => slow.promise.then(() => 200));
     await using receiver = await startReceiver(secret);
@@ -183,7 +183,7 @@ describe.concurrent('a webhook', () => {
   });
 
   test('is told once by two finalisers together, in order', async () => {
-    await using own = await sealingEdge(redis.url);
+    await using own = await sealingEdge(redis);
     await using receiver = await startReceiver(secret, () => sleep(Math.random() * 20).then(() => 200));
     await using one = await tell(own);
     await using two = await tell(own);
@@ -196,7 +196,7 @@ describe.concurrent('a webhook', () => {
   });
 
   test('is told at once, and again when a retry is due, however seldom the finaliser looks by itself', async () => {
-    await using own = await sealingEdge(redis.url);
+    await using own = await sealingEdge(redis);
     await using receiver = await startReceiver(secret, (_delivery, { length }) => (length === 2 ? 500 : 200));
     await using finaliser = await tell(own, { look: 60_000 });
     void finaliser;
@@ -210,7 +210,7 @@ describe.concurrent('a webhook', () => {
   });
 
   test('waits for a finaliser that has the key', async () => {
-    await using own = await sealingEdge(redis.url);
+    await using own = await sealingEdge(redis);
     await using receiver = await startReceiver(secret);
     await own.create({ webhook: { url: receiver.url, secret } });
     await using blind = await startFinaliser({ ...own.config, secretsKeys: null }, own.log, { webhooks: { times: quick } });

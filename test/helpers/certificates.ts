@@ -48,7 +48,7 @@ export async function createAuthority(name = 'test authority'): Promise<Authorit
         string, string, string, string, string,
       ];
       const alternatives = names.map((each) => `${isIP(each) === 0 ? 'DNS' : 'IP'}:${each}`).join(',');
-      await writeFile(at(extensions), `subjectAltName=${alternatives}\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\n`);
+      await writeFile(at(extensions), `subjectAltName=${alternatives}\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth,clientAuth\n`);
       await openssl('req', '-new', ...newKey, '-keyout', key, '-out', request, '-subj', '/CN=leaf');
       const serial = ['-set_serial', String(Date.now() * 1000 + issued)];
       // -1 is the least that openssl takes

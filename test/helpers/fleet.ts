@@ -65,6 +65,15 @@ export type Leftovers = {
   objects: string[];
 };
 
+/** A worker that came later, as an autoscaler brings it. */
+export type AddedWorker = {
+  readonly name: string;
+  /** It takes recordings. */
+  serves(): boolean;
+  /** SIGTERM, once it serves or before: it drains. @returns its exit code, once it is gone; null where a signal ended it */
+  leave(): Promise<number | null>;
+};
+
 export type Fleet = AsyncDisposable & {
   readonly url: string;
   readonly storage: string;
@@ -83,6 +92,8 @@ export type Fleet = AsyncDisposable & {
   kill(kind: KillKind, options?: { signal?: NodeJS.Signals; stayDown?: boolean }): Killed | null;
   /** Starts what was killed to stay down; resolves once all of a kind serve. */
   up(kind: UnitKind): Promise<void>;
+  /** Starts one more worker. */
+  addWorker(): AddedWorker;
   /** Answers as they come, whatever their status; while nobody answers, again until the patience is over. */
   api<T>(path: string, init?: RequestInit, patience?: number): Promise<{ status: number; body: T }>;
   /** Asks with an Idempotency-Key until it is answered. @throws where the answer is no 2xx */
@@ -138,6 +149,9 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
     QUEUE_PREFIX,
     STORAGE_URL: pathToFileURL(storage).href,
     SLOTS: String(options.slots ?? 1),
+    SELF_TEST: 'false',
+    // what else runs here is not to tell
+    ADMISSION: 'slots',
     CAPTURE_ENGINE: options.engine ?? 'self',
     CHROMIUM_SANDBOX: process.getuid?.() === 0 ? 'off' : 'on',
     ...options.environment,
@@ -213,9 +227,9 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
   );
   const saying = (text: string) => async (said: () => string) => said().includes(text);
   addUnit('finaliser', 'finaliser', [process.execPath, entry('edge/finaliser.ts')], {}, saying('finaliser runs'));
-  for (let i = 0; i < (options.workers ?? 1); i += 1) {
-    addUnit('worker', `worker-${i + 1}`, [process.execPath, entry('worker/main.ts')], {}, saying('worker runs'));
-  }
+  let workers = 0;
+  const newWorker = () => addUnit('worker', `worker-${(workers += 1)}`, [process.execPath, entry('worker/main.ts')], {}, saying('worker runs'));
+  for (let i = 0; i < (options.workers ?? 1); i += 1) newWorker();
 
   let turn = 0;
   const proxy =
@@ -381,6 +395,23 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
         if (performance.now() > until) throw new Error(`no ${kind} comes up`);
         await sleep(50);
       }
+    },
+    addWorker() {
+      const unit = newWorker();
+      void unit.start();
+      const { name, child } = unit;
+      return {
+        name,
+        serves: () => unit.serves,
+        async leave() {
+          unit.wanted = false;
+          if (child === null || child.exitCode !== null || child.signalCode !== null) return child?.exitCode ?? null;
+          const exited = once(child, 'exit');
+          signal(child.pid as number, 'SIGTERM');
+          const [code] = (await exited) as [number | null];
+          return code;
+        },
+      };
     },
     api,
     create(body, patience) {

@@ -102,6 +102,7 @@ export async function startRecorder(options: RecorderRunOptions): Promise<Record
     settings: {
       browser,
       sandbox: process.getuid?.() !== 0,
+      devShm: true,
       mediaCa: null,
       allowInsecureWs: false,
       soundDelay: {},

@@ -14,12 +14,14 @@ import type { Environment } from '../../shared/config.ts';
 import { createLog } from '../../shared/log.ts';
 import { isEnd, type CaptureEngineName, type Recording, type RecordingState } from '../../shared/recording.ts';
 import { findBrowser } from '../../worker/browser/find.ts';
+import { readRedisTls } from '../../shared/redis-tls.ts';
 import { readWorkerConfig } from '../../worker/config.ts';
 import type { MediaSocketLimits } from '../../worker/sink/media-socket.ts';
 import { startWorker, type RunningWorker } from '../../worker/worker.ts';
 import { hasFfmpeg } from './analyse.ts';
 import { hasOpenssl } from './certificates.ts';
 import { inherited } from './environment.ts';
+import { operator } from './keys.ts';
 import { hasRedisServer, startRedis, type TestRedis } from './redis.ts';
 import { hasS3Server } from './s3-server.ts';
 
@@ -36,7 +38,7 @@ export type ServiceOptions = {
   redis?: TestRedis;
   /** Bounds and times of the worker's media sockets, where their own are not to be waited for. */
   mediaLimits?: Partial<MediaSocketLimits>;
-  /** Further settings. */
+  /** Further settings. Where a proxy stands before the edge: `...operatorEnvironment` (keys.ts), whose key this service's own calls then send. */
   environment?: Environment;
 };
 
@@ -85,6 +87,9 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
     ...inherited,
     PORT: '0',
     SLOTS: String(options.slots ?? 1),
+    // what else runs here is not to tell, and calibration is an option
+    ADMISSION: 'slots',
+    SELF_TEST: 'false',
     SPOOL_DIR: join(directory, 'spool'),
     CAPTURE_ENGINE: options.engine ?? 'self',
     CHROMIUM_SANDBOX: process.getuid?.() === 0 ? 'off' : 'on',
@@ -93,17 +98,18 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
     // of the processes of recordings, whose lines go to this one's stderr
     LOG_LEVEL: process.env['LOG_LEVEL'] ?? 'error',
     ...options.environment,
-    REDIS_URL: redis.url,
+    ...redis.environment,
     STORAGE_URL: pathToFileURL(storage).href,
   };
   const lines: string[] = [];
   const log = createLog('debug', (line) => lines.push(line));
-  const edgeConfig = readEdgeConfig(environment, '');
+  // HEALTH_PORT is the worker's
+  const edgeConfig = { ...readEdgeConfig(environment, ''), ...(await readRedisTls(environment)), healthPort: null };
   const edge = stack.use(await startEdge(edgeConfig, log.with({ process: 'edge' })));
   stack.use(await startFinaliser(edgeConfig, log.with({ process: 'finaliser' })));
   const worker = stack.use(
     await startWorker(
-      await readWorkerConfig(environment, 2),
+      await readWorkerConfig(environment, { cores: 2, memory: 2 ** 33, shm: null }),
       log.with({ process: 'worker' }),
       {
         ...(options.calibrate === true ? {} : { measureSoundDelay: async () => ({}) }),
@@ -114,9 +120,13 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
   const calibration = lines.find((line) => line.includes('"sound is calibrated"'));
   if (options.calibrate === true && calibration === undefined) throw new Error('the sound is not calibrated');
 
+  // what the operator sends, where there are keys
+  const key: Record<string, string> = environment['API_KEYS'] === undefined ? {} : operator.headers;
   const url = (path: string) => (path.startsWith('http') ? path : `${edge.url}${path}`);
   const api: Service['api'] = async <T>(path: string, init: RequestInit = {}) => {
-    const response = await fetch(url(path), init);
+    const headers = new Headers(init.headers);
+    for (const [name, value] of Object.entries(key)) if (!headers.has(name)) headers.set(name, value);
+    const response = await fetch(url(path), { ...init, headers });
     const text = await response.text();
     return { status: response.status, body: (text === '' ? null : JSON.parse(text)) as T, headers: response.headers };
   };
@@ -131,7 +141,7 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
     const wanted = [states].flat();
     let last: RecordingState | null = null;
     try {
-      for await (const { type, data } of readEvents(url(`/v1/recordings/${id}/events`), AbortSignal.timeout(milliseconds))) {
+      for await (const { type, data } of readEvents(url(`/v1/recordings/${id}/events`), AbortSignal.timeout(milliseconds), key)) {
         if (type !== 'state') continue;
         last = data['state'] as RecordingState;
         if (wanted.includes(last)) return await get(id);
@@ -163,7 +173,7 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
     create,
     get,
     stop: (id) => good(`/v1/recordings/${id}/stop`, { method: 'POST' }),
-    events: (id, signal) => readEvents(url(`/v1/recordings/${id}/events`), signal),
+    events: (id, signal) => readEvents(url(`/v1/recordings/${id}/events`), signal, key),
     waitFor,
     async record(body) {
       const { id } = await create(body);

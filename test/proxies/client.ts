@@ -6,6 +6,7 @@ import { checkServerIdentity as identityOf, connect as connectTls, type PeerCert
 import { text } from 'node:stream/consumers';
 import { WebSocket } from 'ws';
 import { ATTEMPT_HEADER, MEDIA_SUBPROTOCOL, ingestMessage, type IngestMessage } from '../../shared/media-protocol.ts';
+import { operator } from '../helpers/keys.ts';
 
 /** Not among the trusted addresses: a caller from elsewhere, as far as one machine has an elsewhere. */
 export const CALLER = '127.9.9.9';
@@ -32,11 +33,11 @@ function connection({ port, authority, ca }: Target) {
   return { ...to, port, ca, checkServerIdentity, ...(isIP(name) === 0 ? { servername: name } : {}) };
 }
 
-/** GET, or POST where there is a body; JSON in, JSON out. */
+/** GET, or POST where there is a body; JSON in, JSON out; with the operator's key. */
 export async function ask(target: Target, path: string, { headers = {}, body, http2 = false }: Options = {}): Promise<Answer> {
   const method = body === undefined ? 'GET' : 'POST';
   const content = body === undefined ? '' : JSON.stringify(body);
-  const all = { ...(body === undefined ? {} : { 'content-type': 'application/json', 'content-length': String(Buffer.byteLength(content)) }), ...headers };
+  const all = { ...(body === undefined ? {} : { 'content-type': 'application/json', 'content-length': String(Buffer.byteLength(content)) }), ...operator.headers, ...headers };
   const [status, answer] = http2 ? await askHttp2(target, method, path, all, content) : await askHttp1(target, method, path, all, content);
   try {
     return { status, body: JSON.parse(answer) };

@@ -58,7 +58,7 @@ describe.skipIf(!hasOpenssl).each(Object.entries(trusts))('behind a real proxy t
     authority = await createAuthority();
     leaf = await authority.issue([NAME, ADDRESS]);
     redis = await startRedis();
-    edge = await testEdge(redis.url, { trust: parseTrust(trust) }, { workerPresent: false });
+    edge = await testEdge(redis, { trust: parseTrust(trust) }, { workerPresent: false, keyed: true });
   });
   afterAll(async () => {
     await edge?.[Symbol.asyncDispose]();

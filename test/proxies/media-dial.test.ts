@@ -21,7 +21,7 @@ describe.skipIf(missing.length > 0)('a media socket behind nginx', () => {
   let proxy: RunningProxy;
   beforeAll(async () => {
     [authority, redis] = await Promise.all([createAuthority(), startRedis()]);
-    edge = await testEdge(redis.url);
+    edge = await testEdge(redis, {}, { keyed: true });
     proxy = await startProxy(nginx, await authority.issue(['127.0.0.1']), Number(new URL(edge.url).port));
   });
   afterAll(async () => {

@@ -1,6 +1,7 @@
 /** Where a push goes that names no URL, dialled: a media server beside the edge, under the name that the caller used, behind each proxy. */
 import { createServer, request as requestHttp, type IncomingMessage } from 'node:http';
 import { connect, type AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseTrust } from '../../edge/origin/trust.ts';
 import { createLog } from '../../shared/log.ts';
@@ -30,7 +31,7 @@ describe.skipIf(await lacks('openssl', 'chromium'))('a push without a URL reache
   beforeAll(async () => {
     [authority, redis, server] = await Promise.all([createAuthority(), startRedis(), startAntMedia({ token: 'Sesame' })]);
     leaf = await authority.issue([NAME]);
-    edge = await testEdge(redis.url, { trust: parseTrust(['127.0.0.1']) });
+    edge = await testEdge(redis, { trust: parseTrust(['127.0.0.1']) }, { keyed: true });
     fork = await startFork({ '/LiveApp/': server.port, '/': Number(new URL(edge.url).port) });
   });
   afterAll(async () => {
@@ -85,18 +86,25 @@ async function startFork(ports: Readonly<Record<string, number>>): Promise<Async
     onward.on('error', () => response.destroy());
     request.pipe(onward);
   });
+  // those that changed protocols are no connections of the server's any more, and keep it from closing all the same
+  const upgraded = new Set<Duplex>();
   server.on('upgrade', (request, socket, head) => {
     const onward = connect(portOf(request), '127.0.0.1');
     const lines = request.rawHeaders.flatMap((name, i, all) => (i % 2 === 0 ? [`${name}: ${all[i + 1]}`] : []));
     onward.write([`${request.method} ${request.url} HTTP/1.1`, ...lines, '', ''].join('\r\n'));
     onward.write(head);
     socket.pipe(onward).pipe(socket);
-    for (const each of [socket, onward]) each.on('error', () => (socket.destroy(), onward.destroy()));
+    for (const each of [socket, onward]) {
+      upgraded.add(each);
+      each.on('error', () => (socket.destroy(), onward.destroy()));
+      each.once('close', () => upgraded.delete(each));
+    }
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {
     port: (server.address() as AddressInfo).port,
     async [Symbol.asyncDispose]() {
+      for (const each of upgraded) each.destroy();
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
     },

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parseJob, type RecordingJob } from '../../shared/job.ts';
 import { RECORD_QUEUE, patientRedis } from '../../shared/queue.ts';
 import { recording } from '../../shared/recording.ts';
+import { operator, operatorEnvironment } from '../helpers/keys.ts';
 import { hasRedisServer, realRedis, startRedis, type RealRedis, type TestRedis } from '../helpers/redis.ts';
 import { silencablePath } from '../helpers/silencable-path.ts';
 import { INSTALL, missing, runtimeNames, startBun, startDeno, startLambda, startRuntimes, startWorkerd, type Runtime, type RuntimeName } from './runtimes.ts';
@@ -25,11 +26,12 @@ const directory = mkdtempSync(join(tmpdir(), 'tabreel-runtimes-'));
 const run = crypto.randomUUID().slice(0, 8);
 const prefixOf = (name: string) => `t${run}-${name}`;
 const settings = (name: string) => ({
-  REDIS_URL: redis.url,
+  ...redis.environment,
   QUEUE_PREFIX: prefixOf(name),
   TOKEN_SECRET: 'runtimes-token-secret',
   SECRETS_KEY: 'runtimes-secrets-key',
   MEDIA_URL: MEDIA,
+  ...operatorEnvironment,
 });
 
 beforeAll(async () => {
@@ -49,7 +51,7 @@ afterAll(async () => {
 type Answer = { status: number; body: any; headers: Headers };
 
 async function ask(url: string, init: RequestInit = {}): Promise<Answer> {
-  const response = await fetch(url, { redirect: 'manual', ...init });
+  const response = await fetch(url, { redirect: 'manual', ...init, headers: { ...operator.headers, ...(init.headers as Record<string, string> | undefined) } });
   const text = await response.text();
   const body: unknown = /json/.test(response.headers.get('content-type') ?? '') ? JSON.parse(text) : text;
   return { status: response.status, body, headers: response.headers };
@@ -136,8 +138,8 @@ for (const name of runtimeNames) describe.skipIf(missing(name))(name, () => {
     const absolute = await rawly(url, 'GET http://evil.example/v1/origin HTTP/1.1', `Host: ${host}`);
     expect(absolute).toMatch(/^HTTP\/1\.1 (200|400) /);
     expect(absolute).not.toMatch(/"host":"evil/);
-    for (const line of ['GET /v1/recordings/x/recording.mp4 HTTP/1.1', 'GET http://evil.example/v1/recordings/x/recording.mp4 HTTP/1.1']) {
-      expect(await rawly(url, line, 'Host: evil.example')).toMatch(/^location: https:\/\/media\.example\.com:8443\/base\/v1\/recordings\/x\/recording\.mp4\r$/im);
+    for (const line of ['GET /v1/recordings/x/recording.mp4?token=a HTTP/1.1', 'GET http://evil.example/v1/recordings/x/recording.mp4?token=a HTTP/1.1']) {
+      expect(await rawly(url, line, 'Host: evil.example')).toMatch(/^location: https:\/\/media\.example\.com:8443\/base\/v1\/recordings\/x\/recording\.mp4\?token=a\r$/im);
     }
     // as old health checks ask; workerd itself refuses it
     if (name !== 'workerd') expect(await rawly(url, 'GET /healthz HTTP/1.0')).toMatch(/^HTTP\/1\.[01] 200 /);

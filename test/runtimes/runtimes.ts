@@ -138,6 +138,7 @@ export function start(command: string, args: string[], settings: Settings) {
   return {
     ended,
     output: () => output,
+    signal: (name: NodeJS.Signals) => child.kill(name),
     /** The first JSON line that is wanted. @throws where the process ends before */
     line: <T>(wanted: (line: Line) => boolean): Promise<T> =>
       Promise.race([

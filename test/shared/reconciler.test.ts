@@ -25,11 +25,11 @@ afterEach(async () => {
 });
 
 let count = 0;
-function open(url = server.url) {
+function open(redisServer: TestRedis = server) {
   count += 1;
-  const prefix = `rc${count}`;
+  const prefix = `tabreel-rc${count}`;
   const connect = (): Redis => {
-    const client = patientRedis(url, () => {});
+    const client = patientRedis(redisServer, () => {});
     closers.push(() => client.disconnect());
     return client;
   };
@@ -199,7 +199,7 @@ describe.skipIf(!hasRedisServer)('after Redis was away', () => {
     const redis = await realRedis();
     await redis.start();
     closers.push(() => redis[Symbol.asyncDispose]());
-    const world = open(redis.url);
+    const world = open(redis);
     const reconciler = world.reconcile({ steady: 600, look: 100 });
     await eventually(() => reconciler.steady());
     const id = await world.create();

@@ -10,12 +10,15 @@ for (const { server, start, there } of redisServers) {
   describe.skipIf(!there)(`the record of recordings, in ${server}`, () => {
     let running: TestRedis;
     let redis: Redis;
+    let admin: Redis;
     beforeAll(async () => {
       running = await start();
-      redis = patientRedis(running.url, () => undefined);
+      redis = patientRedis(running, () => undefined);
+      admin = patientRedis(running.admin, () => undefined);
     });
     afterAll(async () => {
       redis.disconnect();
+      admin.disconnect();
       await running[Symbol.asyncDispose]();
     });
 
@@ -23,7 +26,7 @@ for (const { server, start, there } of redisServers) {
     /** A store with nothing in it. */
     const empty = () => {
       prefixes += 1;
-      const prefix = `t${prefixes}`;
+      const prefix = `tabreel-t${prefixes}`;
       return { prefix, store: createRecordingStore(redis, prefix) };
     };
     const create = async (store: RecordingStore, { id = newRecordingId(), now = Date.now() } = {}): Promise<string> => {
@@ -95,7 +98,7 @@ for (const { server, start, there } of redisServers) {
     test('lets one of a hundred workers have a recording', async () => {
       const { store, prefix } = empty();
       const id = await create(store);
-      const clients = Array.from({ length: 4 }, () => patientRedis(running.url, () => undefined));
+      const clients = Array.from({ length: 4 }, () => patientRedis(running, () => undefined));
       try {
         const stores = clients.map((client) => createRecordingStore(client, prefix));
         const claims = await Promise.all(Array.from({ length: 100 }, (_, i) => (stores[i % 4] as RecordingStore).claim(id)));
@@ -326,7 +329,7 @@ for (const { server, start, there } of redisServers) {
     test('watchers hear of every event and of what is wanted', async () => {
       const { store } = empty();
       const id = await create(store);
-      const watcher = patientRedis(running.url, () => undefined);
+      const watcher = patientRedis(running, () => undefined);
       try {
         const heard: string[] = [];
         const all = Promise.withResolvers<void>();
@@ -499,7 +502,7 @@ for (const { server, start, there } of redisServers) {
 
     test('a recording that was removed leaves nothing, and late words about it bring nothing back', async () => {
       const { store, prefix } = empty();
-      const before = await redis.keys(`${prefix}:*`);
+      const before = await admin.keys(`${prefix}:*`);
       for (const state of ['queued', 'recording', 'completed'] as const) {
         const id = await create(store);
         if (state !== 'queued') {
@@ -521,7 +524,7 @@ for (const { server, start, there } of redisServers) {
         await store.remove(id);
         expect(await store.get(id)).toBeNull();
       }
-      expect(await redis.keys(`${prefix}:*`)).toEqual(before);
+      expect(await admin.keys(`${prefix}:*`)).toEqual(before);
       expect((await store.list({ limit: 10 })).items).toEqual([]);
     });
   });

@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util';
 import { lacks } from '../helpers/service.ts';
 import { newSeed, seconds, type Outcome } from './outcome.ts';
 import { killCreates } from '../system/create-killed.ts';
+import { burst } from './burst.ts';
 import { cuts } from './cuts.ts';
 import { fullDisk } from './full-disk.ts';
 import { kills, killsOf } from './kills.ts';
@@ -28,6 +29,7 @@ const scenarios: Readonly<Record<string, (seed: number, count?: number) => Promi
   'full-disk': (seed) => fullDisk({ seed, length: 25, full: 8, stop: false }),
   'full-disk-at-the-end': (seed) => fullDisk({ seed, length: 15, full: 12, stop: true }),
   many: (seed, count = 200) => many({ seed, count, length: 5, workers: 2, slots: 3, apart: [5, 12], patience: 60 + count * 5 }),
+  burst: (seed, count = 30) => burst({ seed, count, slots: 2, most: 6, faster: 30, webinars: 2, patience: 200 }),
   'redis-away': (seed) => redisAway({ seed, away: 60, after: 12 }),
 };
 

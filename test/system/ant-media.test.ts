@@ -10,6 +10,7 @@ import type { Recording } from '../../shared/recording.ts';
 import { startAntMedia, type AntMedia, type Session } from '../antmedia/server.ts';
 import { flashBeepOffsets, probe, readBeeps, readFrames, summary, uniqueFrames } from '../helpers/analyse.ts';
 import { createAuthority, type Authority } from '../helpers/certificates.ts';
+import { operatorCurl, operatorEnvironment } from '../helpers/keys.ts';
 import { startPages, type Pages } from '../helpers/pages.ts';
 import { startRedis, type TestRedis } from '../helpers/redis.ts';
 import { lacks, startService } from '../helpers/service.ts';
@@ -47,12 +48,12 @@ describe.skipIf(missing)('a page that is recorded and pushed through one nginx',
 
   it.for(['self', 'tab'] as const)('with the %s engine', async (engine, { skip }) => {
     skip(without[engine]);
-    const environment = { MEDIA_CA: authority.caPath, QUEUE_PREFIX: engine };
+    const environment = { ...operatorEnvironment, MEDIA_CA: authority.caPath, QUEUE_PREFIX: engine };
     await using service = await startService({ engine, redis, calibrate: true, environment });
     await using nginx = await startNginx(Number(new URL(service.url).port));
     const { outside } = nginx;
     const curl = async (...args: string[]): Promise<string> =>
-      (await promisify(execFile)('curl', ['--silent', '--show-error', '--fail-with-body', '--max-time', '60', '--cacert', authority.caPath, ...args])).stdout;
+      (await promisify(execFile)('curl', ['--silent', '--show-error', '--fail-with-body', '--max-time', '60', '--cacert', authority.caPath, ...operatorCurl, ...args])).stdout;
 
     const streamId = `beside-${engine}`;
     const push = [

@@ -39,7 +39,7 @@ describe.skipIf(await lacks('redis-server', 'headless shell'))('scripts in a rea
     await new Promise<void>((resolve) => pages.listen(0, '127.0.0.1', resolve));
     redis = await startRedis();
     service = await startService({ redis });
-    const environment = { REDIS_URL: redis.url, PORT: '0', TOKEN_SECRET: 'system-test-token-secret', STORAGE_URL: `file://${service.storage}` };
+    const environment = { ...redis.environment, PORT: '0', TOKEN_SECRET: 'system-test-token-secret', STORAGE_URL: `file://${service.storage}` };
     second = await startEdge(readEdgeConfig(environment, ''), createLog('debug', (line) => secondLines.push(line)));
     ({ id } = await service.create({ url: url('/strict'), maxDuration: 60 }));
     await service.waitFor(id, 'recording');

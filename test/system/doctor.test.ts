@@ -4,11 +4,13 @@ import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { examine, type DoctorReport } from '../../bin/doctor.ts';
 import { testEdge } from '../edge/harness.ts';
 import { createAuthority, type Authority } from '../helpers/certificates.ts';
+import { operator, operatorEnvironment } from '../helpers/keys.ts';
 import { startRedis } from '../helpers/redis.ts';
 import { lacks, startService, type Service } from '../helpers/service.ts';
 import { nginxAt } from '../proxies/nginx.ts';
@@ -22,7 +24,7 @@ const textOf = ({ links }: DoctorReport, name: string): string => {
 };
 
 async function doctor(args: readonly string[], options: { interruptAt?: RegExp } = {}) {
-  const child = spawn(process.execPath, [program, 'doctor', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [program, 'doctor', ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, TABREEL_KEY: operator.key } });
   const said = { out: '', err: '' };
   let interrupted = false;
   child.stdout.on('data', (chunk: Buffer) => (said.out += chunk.toString()));
@@ -47,7 +49,7 @@ describe.skipIf(await lacks('headless shell'))('a trial recording', () => {
   beforeAll(async () => {
     stack = new AsyncDisposableStack();
     authority = noTls ? undefined : stack.use(await createAuthority());
-    service = stack.use(await startService({ slots: 2, ...(authority === undefined ? {} : { environment: { MEDIA_CA: authority.caPath } }) }));
+    service = stack.use(await startService({ slots: 2, environment: { ...operatorEnvironment, ...(authority === undefined ? {} : { MEDIA_CA: authority.caPath }) } }));
     if (authority === undefined) return;
     const leaf = await authority.issue(['127.0.0.1']);
     const [port = 0] = await freePorts(1);
@@ -60,6 +62,35 @@ describe.skipIf(await lacks('headless shell'))('a trial recording', () => {
   });
   afterAll(() => stack.disposeAsync());
   const left = async () => (await service.api<{ recordings: unknown[] }>('/v1/recordings')).body.recordings;
+
+  it('is sent again and again by a canary, which tells how it went and leaves nothing behind', async () => {
+    const child = spawn(process.execPath, [program, 'canary', service.url, '--every', '1', '--port', '0'], { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, TABREEL_KEY: operator.key } });
+    const lines: { event: string; port?: number; recording?: string }[] = [];
+    try {
+      let seen: string[] = [];
+      for await (const line of createInterface({ input: child.stdout })) {
+        const told = JSON.parse(line) as (typeof lines)[0];
+        lines.push(told);
+        const text = async () => (await fetch(`http://127.0.0.1:${lines[0]?.port}/metrics`)).text();
+        if (told.event === 'canary runs') expect(await text()).toMatch(/# TYPE tabreel_canary_up gauge\n# HELP tabreel_canary_running/);
+        if (told.event !== 'canary recorded') continue;
+        seen = (await text()).split('\n');
+        await expect.poll(async () => (await service.api<{ recordings: unknown[] }>('/v1/recordings?state=recording')).body.recordings.length, { timeout: 20_000 }).toBe(1);
+        // one is being recorded at this moment
+        child.kill('SIGTERM');
+      }
+      expect(child.exitCode ?? (await once(child, 'exit'))[0]).toBe(0);
+      expect(seen).toEqual(expect.arrayContaining(['tabreel_canary_up 1', 'tabreel_canary_runs_total{outcome="ok"} 1', 'tabreel_canary_runs_total{outcome="failed"} 0', 'tabreel_canary_step_ok{step="file"} 1']));
+      const valueOf = (name: string) => Number(seen.find((line) => line.startsWith(name))?.split(' ')[1]);
+      expect(valueOf('tabreel_canary_last_success_timestamp_seconds')).toBeGreaterThan(Date.now() / 1000 - 60);
+      expect(valueOf('tabreel_canary_seconds{step="page"}')).toBeGreaterThan(0);
+      expect(valueOf('tabreel_canary_frame_share')).toBeGreaterThan(0.3);
+      expect(lines.map(({ event }) => event)).toEqual(['canary runs', 'canary recorded', 'canary left']);
+      await expect.poll(async () => (await left()).length, { timeout: 10_000 }).toBe(0);
+    } finally {
+      child.kill('SIGKILL');
+    }
+  });
 
   it('is made, followed, fetched and looked at; without and with TLS', async () => {
     const [plain, secure] = await Promise.all([
@@ -107,7 +138,7 @@ describe.skipIf(await lacks('headless shell')).concurrent('a trial recording who
     await using service = await startService({ environment: { MEDIA_URL: `ws://127.0.0.1:${port}` } });
     const said: string[] = [];
     const report = await examine(
-      { url: service.url, record: true, page: null, keep: false, ca: null },
+      { url: service.url, record: true, page: null, keep: false, ca: null, key: null },
       { signal: new AbortController().signal, tell: () => undefined, say: (line) => said.push(line), patience: { media: 7000 } },
     );
     expect(report.ok).toBe(false);
@@ -123,9 +154,9 @@ describe.skipIf(await lacks('headless shell')).concurrent('a trial recording who
 describe.concurrent('a trial recording that no worker takes', () => {
   it('says so, and is deleted', async () => {
     await using redis = await startRedis();
-    await using edge = await testEdge(redis.url);
+    await using edge = await testEdge(redis);
     const report = await examine(
-      { url: edge.url, record: true, page: null, keep: false, ca: null },
+      { url: edge.url, record: true, page: null, keep: false, ca: null, key: null },
       { signal: new AbortController().signal, tell: () => undefined, say: () => undefined, patience: { queued: 1500 } },
     );
     expect(marksOf(report)).toMatchObject({ request: 'ok', queued: 'fail', file: 'skipped', 'clean up': 'ok' });

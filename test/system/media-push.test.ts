@@ -7,6 +7,7 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startAntMedia, type AntMedia } from '../antmedia/server.ts';
 import { createAuthority, type Authority } from '../helpers/certificates.ts';
+import { operatorCurl, operatorEnvironment } from '../helpers/keys.ts';
 import { startPages, type Pages } from '../helpers/pages.ts';
 import { lacks, startService, type Service } from '../helpers/service.ts';
 import { nginxAt } from '../proxies/nginx.ts';
@@ -24,7 +25,7 @@ describe.skipIf(missing)("the Media Push plugin's calls", () => {
   let outside: string;
   beforeAll(async () => {
     [authority, pages, server] = await Promise.all([createAuthority(), startPages(), startAntMedia({ token: 'Sesame-1' })]);
-    service = await startService({ slots: 2, environment: { MEDIA_CA: authority.caPath } });
+    service = await startService({ slots: 2, environment: { ...operatorEnvironment, MEDIA_CA: authority.caPath } });
     const [port = 0] = await freePorts(1);
     outside = `127.0.0.1:${port}`;
     const leaf = await authority.issue(['127.0.0.1']);
@@ -40,7 +41,7 @@ describe.skipIf(missing)("the Media Push plugin's calls", () => {
 
   const call = async (path: string, body?: unknown): Promise<Record<string, unknown>> => {
     const data = body === undefined ? [] : ['-H', 'Content-Type: application/json', '-d', JSON.stringify(body)];
-    const args = ['--silent', '--show-error', '--max-time', '60', '--cacert', authority.caPath, '-X', 'POST', '-H', 'Accept: Application/json', ...data];
+    const args = ['--silent', '--show-error', '--max-time', '60', '--cacert', authority.caPath, ...operatorCurl, '-X', 'POST', '-H', 'Accept: Application/json', ...data];
     const { stdout } = await promisify(execFile)('curl', [...args, `https://${outside}/LiveApp/rest/v1/media-push/${path}`]);
     return JSON.parse(stdout) as Record<string, unknown>;
   };

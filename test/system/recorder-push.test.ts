@@ -110,8 +110,8 @@ describe.skipIf(noFfmpeg)('the recorder pushes', () => {
     expect(whole(run)).toBeCloseTo(ended.duration, 1);
     const { backwards, longestGap } = uniqueFrames(await readFrames(await run.save(directory)));
     expect(backwards).toBe(0);
-    // a server is away for longer
-    expect(longestGap).toBeLessThan(1);
+    // the server was away for longer each time
+    expect(longestGap).toBeLessThan(Math.min(...took));
   });
 
   it('what stands still, so that whoever comes late has a picture; key frames as they are asked for', async () => {

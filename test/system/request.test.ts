@@ -100,7 +100,8 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell'))('a request', () => {
 
   it('waits for its time', async () => {
     const startAt = new Date(Date.now() + 4000).toISOString();
-    const { id, state } = await service.create({ url: pages.url('/static.html?startAt'), startAt, maxDuration: 1 });
+    // a length that is no whole number of microseconds
+    const { id, state } = await service.create({ url: pages.url('/static.html?startAt'), startAt, maxDuration: 8 / 7 });
     expect(state).toBe('queued');
     await service.waitFor(id, 'starting');
     expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(startAt));

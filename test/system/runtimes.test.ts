@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Recording } from '../../shared/recording.ts';
 import { probe } from '../helpers/analyse.ts';
 import { startPages, type Pages } from '../helpers/pages.ts';
+import { operator, operatorEnvironment } from '../helpers/keys.ts';
 import { startRedis } from '../helpers/redis.ts';
 import { lacks, startService, type Service } from '../helpers/service.ts';
 import { INSTALL, missing, runtimeNames, startRuntimes, type Runtime, type RuntimeName } from '../runtimes/runtimes.ts';
@@ -23,11 +24,13 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell'))('media on Node, and the
     const directory = mkdtempSync(join(tmpdir(), 'tabreel-runtimes-'));
     stack.defer(() => rmSync(directory, { recursive: true, force: true }));
     const redis = stack.use(await startRedis());
-    service = stack.use(await startService({ redis, slots: 2 }));
+    // a function is reached through a gateway, and serves nobody without a key
+    service = stack.use(await startService({ redis, slots: 2, environment: operatorEnvironment }));
     pages = await startPages();
     stack.defer(() => pages.close());
     const settings = {
-      REDIS_URL: redis.url,
+      ...redis.environment,
+      ...operatorEnvironment,
       TOKEN_SECRET: 'system-test-token-secret',
       SECRETS_KEY: 'system-test-secrets-key',
       MEDIA_URL: service.url.replace('http', 'ws'),
@@ -40,7 +43,7 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell'))('media on Node, and the
     const { url } = runtimes.get(name) as Runtime;
     const response = await fetch(`${url}/v1/recordings`, {
       method: 'POST',
-      headers: { 'content-type': 'application/json' },
+      headers: { 'content-type': 'application/json', ...operator.headers },
       body: JSON.stringify({ url: pages.url('/animated.html'), width: 640, height: 360, maxDuration }),
     });
     expect(response.status).toBe(202);
@@ -52,10 +55,10 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell'))('media on Node, and the
   it.concurrent.each(there)('on %s: a recording is made and fetched', async (name) => {
     const { url, created } = await create(name, 2);
     await service.waitFor(created.id, 'completed', 60_000);
-    const self = (await (await fetch(`${url}/v1/recordings/${created.id}`)).json()) as Recording;
+    const self = (await (await fetch(`${url}/v1/recordings/${created.id}`, { headers: operator.headers })).json()) as Recording;
     expect(self).toMatchObject({ state: 'completed', attempts: 1 });
     // a function's links name its own host, which is nowhere to be found here
-    const links = { ...self.links, file: `${url}/v1/recordings/${created.id}/recording.mp4` };
+    const links = { ...self.links, file: `${url}/v1/recordings/${created.id}/recording.mp4${new URL(self.links.file).search}` };
     const { duration, video, audio } = await probe(await service.download({ ...self, links }));
     expect(video).toMatchObject({ width: 640, height: 360 });
     expect(audio).not.toBeNull();
@@ -68,9 +71,9 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell'))('media on Node, and the
     const live = await fetch(created.links.live);
     expect(live.redirected).toBe(true);
     await sleep(3000);
-    expect((await fetch(created.links.stop, { method: 'POST' })).status).toBe(200);
+    expect((await fetch(created.links.stop, { method: 'POST', headers: operator.headers })).status).toBe(200);
     await service.waitFor(created.id, 'completed');
-    const done = (await (await fetch(created.links.self)).json()) as Recording;
+    const done = (await (await fetch(created.links.self, { headers: operator.headers })).json()) as Recording;
     expect(done.state).toBe('completed');
     expect(done.links.self).toBe(`${url}/v1/recordings/${created.id}`);
     const { duration } = await probe(await service.download(done));

@@ -7,6 +7,7 @@ import { describe, expect, it } from 'vitest';
 import type { Recording } from '../../shared/recording.ts';
 import { probe, readFrames, uniqueFrames } from '../helpers/analyse.ts';
 import { createAuthority } from '../helpers/certificates.ts';
+import { operatorCurl, operatorEnvironment } from '../helpers/keys.ts';
 import { startPages } from '../helpers/pages.ts';
 import { lacks, startService } from '../helpers/service.ts';
 import { nginx } from '../proxies/nginx.ts';
@@ -17,11 +18,11 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell', 'nginx', 'openssl', 'cur
     await using authority = await createAuthority();
     const leaf = await authority.issue(['127.0.0.1']);
     await using pages = await startPages();
-    await using service = await startService({ environment: { MEDIA_CA: authority.caPath } });
+    await using service = await startService({ environment: { ...operatorEnvironment, MEDIA_CA: authority.caPath } });
     await using proxy = await startProxy(nginx, leaf, Number(new URL(service.url).port));
     const outside = `127.0.0.1:${proxy.ports.single}`;
     const curl = async (...args: string[]): Promise<string> =>
-      (await promisify(execFile)('curl', ['--silent', '--show-error', '--fail-with-body', '--max-time', '60', '--cacert', authority.caPath, ...args])).stdout;
+      (await promisify(execFile)('curl', ['--silent', '--show-error', '--fail-with-body', '--max-time', '60', '--cacert', authority.caPath, ...operatorCurl, ...args])).stdout;
 
     const body = { url: pages.url('/animated.html'), width: 640, height: 360, audio: false, maxDuration: 3 };
     const created = JSON.parse(

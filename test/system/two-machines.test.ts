@@ -14,6 +14,7 @@ import { describe, expect, it } from 'vitest';
 import type { Recording } from '../../shared/recording.ts';
 import { probe, readFrames, uniqueFrames } from '../helpers/analyse.ts';
 import { createAuthority } from '../helpers/certificates.ts';
+import { operatorCurl, operatorEnvironment } from '../helpers/keys.ts';
 import { createNamespaces, type Namespace } from '../helpers/namespaces.ts';
 import { lacks, type Problem } from '../helpers/service.ts';
 import { nginxAt } from '../proxies/nginx.ts';
@@ -59,7 +60,7 @@ describe.skipIf(await lacks('network namespaces', 'redis-server', 'ffmpeg', 'hea
       STORAGE_URL: pathToFileURL(join(directory, 'storage')).href,
       LOG_LEVEL: 'info',
     };
-    const edge = start(edgeSide, [process.execPath, 'edge/node.ts'], { ...environment, HOST: '127.0.0.1', PORT: String(EDGE_PORT) });
+    const edge = start(edgeSide, [process.execPath, 'edge/node.ts'], { ...environment, ...operatorEnvironment, PORT: String(EDGE_PORT) });
     start(edgeSide, [process.execPath, 'edge/finaliser.ts'], environment);
     await writeFile(join(directory, 'nginx.conf'), nginxAt(outside, { directory, leaf, edge: EDGE_PORT }));
     start(edgeSide, ['nginx', '-p', directory, '-c', 'nginx.conf', '-e', 'stderr']);
@@ -77,7 +78,7 @@ describe.skipIf(await lacks('network namespaces', 'redis-server', 'ffmpeg', 'hea
     await Promise.all([says(edge, '"edge listens"'), says(worker, '"worker runs"'), says(pages, 'http://')]);
 
     const curl = async (side: Namespace, ...args: string[]): Promise<string> => {
-      const [command, ...rest] = side.within('curl', '--silent', '--show-error', '--max-time', '60', '--cacert', authority.caPath, ...args);
+      const [command, ...rest] = side.within('curl', '--silent', '--show-error', '--max-time', '60', '--cacert', authority.caPath, ...operatorCurl, ...args);
       return (await run(command, rest)).stdout;
     };
     const post = async <T>(side: Namespace, base: string): Promise<T> => {

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { newJob } from '../../shared/job.ts';
@@ -49,24 +50,25 @@ type World = {
 };
 
 type Options = {
-  url?: string;
+  redis?: TestRedis;
   slots?: number;
   drainTimeout?: number;
+  leaveAfter?: number;
   secretsKeys?: string[] | null;
   allowInsecureWs?: boolean;
   handOver?: boolean;
   /** Of another world, to be another worker of it. */
   prefix?: string;
   times?: Partial<AttemptTimes>;
+  admission?: { limit(): number; begin(pid: () => number | null): { over(): void } };
 };
 
 let count = 0;
 async function start(options: Options = {}): Promise<World> {
-  const url = options.url ?? server.url;
   count += 1;
-  const prefix = options.prefix ?? `t${count}`;
+  const prefix = options.prefix ?? `tabreel-t${count}`;
   const connect = () => {
-    const client = patientRedis(url, () => {});
+    const client = patientRedis(options.redis ?? server, () => {});
     closers.push(() => client.disconnect());
     return client;
   };
@@ -81,7 +83,7 @@ async function start(options: Options = {}): Promise<World> {
   closers.push(() => pool[Symbol.asyncDispose]());
   const media = createMediaMetrics();
   const consumer = startConsumer({
-    config: { slots, queuePrefix: prefix, secretsKeys: options.secretsKeys ?? null, drainTimeout: options.drainTimeout ?? 0 },
+    config: { slots, queuePrefix: prefix, secretsKeys: options.secretsKeys ?? null, drainTimeout: options.drainTimeout ?? 0, leaveAfter: options.leaveAfter ?? null },
     redis,
     subscriber,
     store,
@@ -89,7 +91,7 @@ async function start(options: Options = {}): Promise<World> {
     finishQueue,
     pool,
     settings: {
-      browser: noBrowser, sandbox: true, mediaCa: null, allowInsecureWs: options.allowInsecureWs ?? false, spool: null, mediaFound: false,
+      browser: noBrowser, sandbox: true, devShm: true, mediaCa: null, allowInsecureWs: options.allowInsecureWs ?? false, spool: null, mediaFound: false,
       soundDelay: {}, logLevel: 'error',
     },
     media,
@@ -97,6 +99,7 @@ async function start(options: Options = {}): Promise<World> {
     handOver: options.handOver ?? true,
     log,
     times: { ...times, ...options.times },
+    ...(options.admission === undefined ? {} : { admission: options.admission }),
   });
   closers.push(() => consumer[Symbol.asyncDispose]());
   return {
@@ -498,6 +501,19 @@ describe('a worker', () => {
     await other.until(id, is('canceled'));
   });
 
+  it('of one recording alone takes no second one, and is spent when that is over', async () => {
+    const world = await start({ slots: 1, leaveAfter: 1 });
+    const [first, second] = [await world.queue('normal'), await world.queue('normal')];
+    await world.until(first, is('recording'));
+    expect(world.consumer.counts()).toMatchObject({ active: 1, room: 0, draining: false });
+    await world.store.change(first, { from: ['recording'], desired: 'stopped' });
+    await world.consumer.spent;
+    expect(await world.store.get(first)).toMatchObject({ state: 'finishing' });
+    const other = await start({ prefix: world.prefix });
+    await other.until(second, is('recording'));
+    expect(world.consumer.counts().begun).toBe(1);
+  });
+
   it('that gets a job for the second time ends it quietly', async () => {
     const world = await start({ slots: 2 });
     const id = await world.queue('normal');
@@ -686,7 +702,7 @@ describe.skipIf(!hasRedisServer)('without Redis for a while', () => {
   });
 
   it('a recording goes on, and what became of it is written later', async () => {
-    const world = await start({ url: own.url });
+    const world = await start({ redis: own });
     const id = await world.queue('normal');
     const before = await world.until(id, (record) => record.state === 'recording' && (record.stats?.bytes ?? 0) > 0);
     await own.kill();
@@ -700,7 +716,7 @@ describe.skipIf(!hasRedisServer)('without Redis for a while', () => {
   }, 15_000);
 
   it('a recording that ends meanwhile is not forgotten', async () => {
-    const world = await start({ url: own.url });
+    const world = await start({ redis: own });
     const id = await world.queue('crashes');
     await world.until(id, is('recording'));
     await own.kill();
@@ -709,4 +725,46 @@ describe.skipIf(!hasRedisServer)('without Redis for a while', () => {
     const record = await world.until(id, ({ attempt, state }) => attempt === 2 && state === 'recording');
     expect(record.warnings).toEqual(expect.arrayContaining([expect.stringMatching(/^Attempt 1 ended: worker_lost/)]));
   }, 15_000);
+});
+
+describe.skipIf(!hasRedisServer)('a worker without room', () => {
+  it('fetches no job, gives back what was on its way before all that wait, and goes on once there is room', async () => {
+    let limit = 2;
+    const pids: (() => number | null)[] = [];
+    let seats = 0;
+    const admission = { limit: () => limit, begin: (pid: () => number | null) => (pids.push(pid), (seats += 1), { over: () => (seats -= 1) }) };
+    const world = await start({ slots: 3, admission });
+    const running = await world.queue('records');
+    await world.until(running, ({ state }) => state === 'recording');
+    expect(pids[0]?.()).toBeGreaterThan(1);
+    // the fetch of a second one is on its way, and blocks
+    limit = 1;
+    world.consumer.limitChanged();
+    expect(world.consumer.counts().room).toBe(0);
+    const given = await world.queue('records');
+    for (const end = Date.now() + 8000; Date.now() < end && !world.lines.some((line) => line.includes('job is given back')); ) await sleep(20);
+    const later = await world.queue('records');
+    const interrupted = await world.queue('records', { unqueued: true });
+    const queue = createRecordQueue(world.redis, world.prefix, () => {});
+    const record = await world.store.get(interrupted);
+    await queue.add('record', (record as RecordingRecord).job, againJobOptions(interrupted, 1));
+    await sleep(500);
+    expect(world.consumer.counts()).toMatchObject({ active: 1, begun: 1 });
+    // next is taken from the end
+    expect(await world.redis.lrange(`${world.prefix}:record:wait`, '0', '-1')).toEqual([later, given, `${interrupted}-1`]);
+    limit = 2;
+    world.consumer.limitChanged();
+    await world.until(interrupted, ({ state }) => state === 'recording');
+    limit = 3;
+    world.consumer.limitChanged();
+    await world.until(given, ({ state }) => state === 'recording');
+    expect(world.consumer.counts()).toMatchObject({ active: 3, begun: 3, room: 0 });
+    expect((await world.store.get(later))?.state).toBe('queued');
+    await world.store.change(running, { from: ['recording'], desired: 'stopped' });
+    await world.until(later, ({ state }) => state === 'recording');
+    expect(seats).toBe(3);
+    expect(world.consumer.text()).toContain('tabreel_queue_wait_seconds_count 4');
+    expect(world.consumer.isAlive()).toBe(true);
+    await queue.close();
+  });
 });

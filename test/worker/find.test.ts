@@ -81,6 +81,10 @@ describe('the browser that records', () => {
   it.skipIf(!existsSync('/usr/lib/chromium/chromium'))('is told from a shell by what lies beside it', async () => {
     // the program behind Debian's launcher
     expect(await findBrowser({ chromiumPath: '/usr/lib/chromium/chromium', engine: 'auto' })).toMatchObject({ kind: 'chrome', engines: ['tab', 'screencast'] });
+    // who names the launcher means the browser: the launcher adds flags, one of which keeps it out of /dev/shm
+    for (const chromiumPath of ['/usr/bin/chromium', 'chromium']) {
+      expect(await findBrowser({ chromiumPath, engine: 'auto' })).toMatchObject({ executable: '/usr/lib/chromium/chromium' });
+    }
   });
 
   it('says what it tried where there is none at all', async () => {
@@ -130,7 +134,7 @@ describe.skipIf(!bundled)('the browser of the packages', () => {
     const libraries = await readdir(libraryPath);
     for (const name of ['libnss3.so', 'libnssutil3.so', 'libnspr4.so', 'libsoftokn3.so', 'libfreeblpriv3.so', 'libexpat.so.1']) expect(libraries).toContain(name);
     expect(await readdir(fontsPath)).toContain('fonts.conf');
-  });
+  }, 120_000);
 
   it('is not unpacked where somebody else could put another program in its place', async () => {
     const open = join(directory, 'open');

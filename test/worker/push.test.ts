@@ -8,6 +8,7 @@ import type { PushTarget } from '../../worker/push/session.ts';
 import { noFaults, startAntMedia, type AntMedia, type Session } from '../antmedia/server.ts';
 import { errorDefinitions } from '../antmedia/signalling.ts';
 import { flashBeepOffsets, readBeeps, readFrames, summary, uniqueFrames } from '../helpers/analyse.ts';
+import { eventually } from '../edge/harness.ts';
 import { lacks } from '../helpers/service.ts';
 import { makeSource, play, RATE, type Source } from './push-source.ts';
 
@@ -88,7 +89,7 @@ describe.skipIf(skipped)('a push to an Ant Media Server', () => {
     expect(server.requests.at(-1)?.url).toBe('/LiveApp/websocket?target=origin');
     expect(arrived.video[0]?.key).toBe(true);
     const stats = push.stats();
-    expect(stats.framesSent).toBe(arrived.video.length);
+    await eventually(async () => arrived.video.length, (count) => count === stats.framesSent);
     expect(stats).toMatchObject({ packetsLost: 0, reconnects: 0 });
     expect(stats.roundTrip).toBeLessThan(5);
     // every one of the source's pictures from its first on, to the bit

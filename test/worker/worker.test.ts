@@ -34,11 +34,14 @@ afterAll(async () => {
 });
 
 const silent = createLog('error', () => {});
-const environment = (more: Record<string, string> = {}) => ({ REDIS_URL: redis.url, CHROMIUM_PATH: chromium, ...inherited, ...more });
+/** The browser of these tests is none, and what else runs on the machine is not to tell. */
+const environment = (more: Record<string, string> = {}) => ({
+  SELF_TEST: 'false', ADMISSION: 'slots', ...redis.environment, CHROMIUM_PATH: chromium, ...inherited, ...more,
+});
 
 /** What an edge on this machine is told. */
 async function isWorkerHere(prefix: string): Promise<boolean> {
-  const client = patientRedis(redis.url, () => undefined);
+  const client = patientRedis(redis, () => undefined);
   try {
     return await createPresence(client, prefix).isAnyOn(networkIdentity());
   } finally {
@@ -46,16 +49,20 @@ async function isWorkerHere(prefix: string): Promise<boolean> {
   }
 }
 
+const machine = { cores: 4, memory: 2 ** 34, shm: 2 ** 31 };
+
 describe('the settings of a worker', () => {
   it('have defaults for all but Redis, and a slot for each two cores', async () => {
-    expect(await readWorkerConfig({ REDIS_URL: 'redis://r', PATH: '/a:/b', HOME: '/h', AWS_SECRET_ACCESS_KEY: 'x' }, 5)).toEqual({
+    expect(await readWorkerConfig({ REDIS_URL: 'redis://r', PATH: '/a:/b', HOME: '/h', AWS_SECRET_ACCESS_KEY: 'x' }, { ...machine, cores: 5 })).toEqual({
       redisUrl: 'redis://r',
       queuePrefix: 'tabreel',
       logLevel: 'info',
       slots: 2,
+      slotsBound: 'cores',
       chromiumPath: null,
       path: ['/a', '/b'],
       sandbox: true,
+      devShm: true,
       engine: 'auto',
       mediaCa: null,
       allowInsecureWs: false,
@@ -64,15 +71,21 @@ describe('the settings of a worker', () => {
       browserMemoryLimit: 4 * 1024 ** 3,
       maxSize: null,
       drainTimeout: 14_400,
+      leaveAfter: null,
       antMediaUrl: null,
       healthPort: null,
+      admission: 'measured',
+      selfTest: true,
       recorderEnvironment: { PATH: '/a:/b', HOME: '/h' },
     });
-    expect((await readWorkerConfig({ REDIS_URL: 'redis://r' }, 1)).slots).toBe(1);
+    expect((await readWorkerConfig({ REDIS_URL: 'redis://r' }, { ...machine, cores: 1 })).slots).toBe(1);
     const limited = { REDIS_URL: 'redis://r', BROWSER_MEMORY_LIMIT: '0', MAX_SIZE: '20g' };
-    expect(await readWorkerConfig(limited, 1)).toMatchObject({ browserMemoryLimit: null, maxSize: 20 * 1024 ** 3 });
+    expect(await readWorkerConfig(limited, { ...machine, cores: 1 })).toMatchObject({ browserMemoryLimit: null, maxSize: 20 * 1024 ** 3 });
+    const small = { ...machine, shm: 2 ** 26 };
+    await expect(readWorkerConfig({ REDIS_URL: 'redis://r' }, small)).rejects.toThrow('/dev/shm has 64 MiB, and a recording needs 256 MiB');
+    expect(await readWorkerConfig({ REDIS_URL: 'redis://r', SHM: 'disk', SLOTS: '9' }, small)).toMatchObject({ devShm: false, slots: 9, slotsBound: 'SLOTS' });
     const beside = { REDIS_URL: 'redis://r', ANTMEDIA_URL: 'http://antmedia:5080/' };
-    expect((await readWorkerConfig(beside, 1)).antMediaUrl).toBe('http://antmedia:5080');
+    expect((await readWorkerConfig(beside, { ...machine, cores: 1 })).antMediaUrl).toBe('http://antmedia:5080');
   });
 
   it.each([
@@ -83,9 +96,11 @@ describe('the settings of a worker', () => {
     [{ MEDIA_CA: '/no/such/file' }, /^MEDIA_CA="\/no\/such\/file": must be a file with certificates in PEM \(ENOENT/],
     [{ MEDIA_CA: '/dev/null' }, /^MEDIA_CA="\/dev\/null": must be a file with certificates in PEM \(it has no BEGIN CERTIFICATE/],
     [{ ANTMEDIA_URL: 'wss://antmedia' }, /^ANTMEDIA_URL="wss:..antmedia": must be an http/],
+    [{ SHM: 'tmp' }, /^SHM="tmp": must be one of require, disk/],
+    [{ SLOTS: '9' }, /^SHM="require": \/dev\/shm has 2048 MiB, and 9 recordings at once \(SLOTS\) need 2304 MiB.*sizeLimit: 2304Mi.*--shm-size=2304m.*kernel\.shmmax.*SLOTS=8\..*SHM=disk/s],
     [{ ALLOW_INSECURE_WS: 'maybe' }, /^ALLOW_INSECURE_WS="maybe": must be true or false/],
   ])('that are wrong are named: %j', async (wrong, message) => {
-    const read = readWorkerConfig('REDIS_URL' in wrong || Object.keys(wrong).length > 0 ? { REDIS_URL: 'redis://r', ...wrong } : {}, 2);
+    const read = readWorkerConfig('REDIS_URL' in wrong || Object.keys(wrong).length > 0 ? { REDIS_URL: 'redis://r', ...wrong } : {}, machine);
     await expect(read).rejects.toThrow(ConfigError);
     await expect(read).rejects.toThrow(message);
   });
@@ -96,46 +111,47 @@ describe('the settings of a worker', () => {
   ])('say what is wrong in the file that MEDIA_CA names', async (text, message) => {
     const path = join(directory, 'authority.pem');
     await writeFile(path, text);
-    await expect(readWorkerConfig({ REDIS_URL: 'redis://r', MEDIA_CA: path }, 2)).rejects.toThrow(`MEDIA_CA=${JSON.stringify(path)}: must be a file with certificates in PEM (${message}`);
+    await expect(readWorkerConfig({ REDIS_URL: 'redis://r', MEDIA_CA: path }, machine)).rejects.toThrow(`MEDIA_CA=${JSON.stringify(path)}: must be a file with certificates in PEM (${message}`);
   });
 });
 
 describe('a worker within another process', () => {
   it('calibrates, then runs, tells its health, and leaves nothing behind', async () => {
-    const config = await readWorkerConfig(environment({ SLOTS: '2', HEALTH_PORT: '0', QUEUE_PREFIX: 'w1' }), 4);
+    const config = await readWorkerConfig(environment({ SLOTS: '2', HEALTH_PORT: '0', QUEUE_PREFIX: 'tabreel-w1' }), machine);
     const lines: string[] = [];
     const worker = await startWorker(config, createLog('info', (line) => lines.push(line)), { script });
     expect(lines.find((line) => line.includes('sound is calibrated'))).toContain('"soundDelay":{"self":12.5}');
     expect(worker.browser).toMatchObject({ kind: 'chrome', executable: chromium });
     const get = (path: string) => fetch(`http://127.0.0.1:${worker.healthPort}${path}`);
     expect((await get('/healthz')).status).toBe(200);
-    expect((await get('/readyz')).status).toBe(200);
+    expect(await (await get('/readyz')).json()).toEqual({ status: 'ready', checks: { redis: { ok: true }, browser: { ok: true }, processes: { ok: true } } });
     expect(await (await get('/metrics')).text()).toMatch(/^tabreel_worker_slots 2\n[^]*^tabreel_worker_media_sockets 0\n/m);
     expect((await get('/else')).status).toBe(404);
-    expect(await isWorkerHere('w1')).toBe(true);
+    expect(await isWorkerHere('tabreel-w1')).toBe(true);
     await worker.drain();
-    expect(await isWorkerHere('w1')).toBe(false);
+    expect(await isWorkerHere('tabreel-w1')).toBe(false);
     expect((await get('/readyz')).status).toBe(503);
+    expect((await get('/healthz')).status).toBe(200);
     await worker[Symbol.asyncDispose]();
     await expect(get('/healthz')).rejects.toThrow('fetch failed');
   });
 
   it('does not start without a browser, and says what is missing', async () => {
-    const config = await readWorkerConfig(environment({ CHROMIUM_PATH: '/no/chromium' }), 2);
+    const config = await readWorkerConfig(environment({ CHROMIUM_PATH: '/no/chromium' }), machine);
     await expect(startWorker(config, silent, { script })).rejects.toMatchObject({ code: 'browser_not_found', message: expect.stringContaining('/no/chromium') });
   });
 
   it('goes without calibration where that fails', async () => {
-    const config = await readWorkerConfig(environment({ QUEUE_PREFIX: 'w3' }), 2);
+    const config = await readWorkerConfig(environment({ QUEUE_PREFIX: 'tabreel-w3' }), machine);
     const lines: string[] = [];
     const measureSoundDelay = () => Promise.reject(new Error('no sound'));
     await using worker = await startWorker(config, createLog('warn', (line) => lines.push(line)), { script, measureSoundDelay });
-    expect(worker.counts()).toEqual({ active: 0, begun: 0, draining: false });
+    expect(worker.counts()).toEqual({ active: 0, begun: 0, room: config.slots, draining: false });
     expect(lines.join()).toMatch(/sound is not calibrated.*no sound/);
   });
 
   it('closes in time while Redis is away', async () => {
-    const config = await readWorkerConfig(environment({ REDIS_URL: 'redis://127.0.0.1:9', HEALTH_PORT: '0' }), 2);
+    const config = await readWorkerConfig(environment({ REDIS_URL: 'redis://127.0.0.1:9', REDIS_CA: '', HEALTH_PORT: '0' }), machine);
     const worker = await startWorker(config, silent, { script });
     expect((await fetch(`http://127.0.0.1:${worker.healthPort}/readyz`)).status).toBe(503);
     await worker[Symbol.asyncDispose]();
@@ -144,8 +160,8 @@ describe('a worker within another process', () => {
 
 describe.skipIf(!hasRedisServer)('of three workers with a recording each', () => {
   it('one is killed, one frozen, one told to leave: another goes on with all of them, and the frozen one changes nothing', async () => {
-    const prefix = 'w4';
-    const client = patientRedis(redis.url, () => undefined);
+    const prefix = 'tabreel-w4';
+    const client = patientRedis(redis, () => undefined);
     const store = createRecordingStore(client, prefix);
     const queue = createRecordQueue(client, prefix, () => undefined);
     const workers: ChildProcess[] = [];
@@ -228,7 +244,7 @@ describe.skipIf(!hasRedisServer)('node worker/main.ts', () => {
     spawn(process.execPath, [new URL('../../worker/main.ts', import.meta.url).pathname], { env: environment(more), stdio: ['ignore', 'pipe', 'pipe'] });
 
   it('runs until SIGTERM and exits 0', async () => {
-    const child = run({ QUEUE_PREFIX: 'w2', SLOTS: '1' });
+    const child = run({ QUEUE_PREFIX: 'tabreel-w2', SLOTS: '1' });
     const events: string[] = [];
     for await (const line of createInterface({ input: child.stdout as NodeJS.ReadableStream })) {
       const { event } = JSON.parse(line) as { event: string };
@@ -239,6 +255,27 @@ describe.skipIf(!hasRedisServer)('node worker/main.ts', () => {
     expect(code).toBe(0);
     expect(events.at(-1)).toBe('worker left');
   }, 15_000);
+
+  it('takes nothing while its self-test fails, says why, and leaves when it is told to', async () => {
+    const child = run({ QUEUE_PREFIX: 'tabreel-w5', SLOTS: '1', SELF_TEST: 'true', HEALTH_PORT: '0' });
+    let port = 0;
+    for await (const line of createInterface({ input: child.stdout as NodeJS.ReadableStream })) {
+      const told = JSON.parse(line) as { event: string; port?: number };
+      port = told.port ?? port;
+      expect(told.event).not.toBe('worker runs');
+      if (told.event !== 'self-test failed: no recordings are taken') continue;
+      expect(told).toMatchObject({ level: 'error', code: 'browser_launch_failed', remedy: expect.stringContaining('sandbox') as string, again: expect.any(Number) as number });
+      break;
+    }
+    child.stdout?.resume();
+    const [ready, alive] = await Promise.all(['readyz', 'healthz'].map((path) => fetch(`http://127.0.0.1:${port}/${path}`)));
+    expect(ready?.status).toBe(503);
+    expect(await ready?.json()).toMatchObject({ status: 'not ready', checks: { redis: { ok: true }, browser: { ok: false, code: 'browser_launch_failed' } } });
+    expect(alive?.status).toBe(200);
+    child.kill('SIGTERM');
+    const [code] = (await once(child, 'exit')) as [number];
+    expect(code).toBe(0);
+  }, 30_000);
 
   it('tells a wrong setting in one line and exits 1', async () => {
     const child = run({ SLOTS: 'many' });

@@ -79,7 +79,7 @@ export async function findBrowser(options: FindOptions): Promise<FoundBrowser> {
 
   if (options.chromiumPath !== null) {
     const executable = options.chromiumPath.includes('/') ? options.chromiumPath : await onPath(options.chromiumPath, path);
-    const found = executable === null ? null : await take(executable);
+    const found = executable === null ? null : await take(await behindLauncher(executable));
     if (found) return found;
     throw notFound(tried.length > 0 ? tried : [`${options.chromiumPath}: not found in ${path.join(', ')}`], 'CHROMIUM_PATH names a browser that can not be used');
   }

@@ -3,6 +3,8 @@
 export type FlagOptions = {
   kind: 'chrome' | 'headless-shell';
   sandbox: boolean;
+  /** Whether the browser's processes may exchange pictures in /dev/shm; in the temporary directory otherwise. */
+  devShm: boolean;
   width: number;
   height: number;
   /** Port of the recording's proxy on 127.0.0.1, through which all traffic goes. */
@@ -27,6 +29,7 @@ export function browserFlags(options: FlagOptions): string[] {
     `--user-data-dir=${options.profileDirectory}`,
     `--window-size=${options.width},${options.height}`,
     ...(options.sandbox ? [] : ['--no-sandbox']),
+    ...(options.devShm ? [] : ['--disable-dev-shm-usage']),
     ...network(options),
     ...picture(options),
     ...sound,

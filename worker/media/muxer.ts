@@ -57,6 +57,8 @@ const LOOKAHEAD = (LOOKAHEAD_SAMPLES * 1e6) / SAMPLE_RATE;
 /** How long sound is waited for while it flows, and where none flowed lately, in microseconds. */
 const SOUND_PATIENCE = 600_000;
 const SILENT_PATIENCE = 150_000;
+/** How long an encoder that has the sound may take for it: a segment without it would be heard as a gap. */
+const ENCODER_PATIENCE = 15_000_000;
 
 /** Chunks of sound that are kept until the first picture comes: its encoder takes longer than sound does. */
 const EARLY_CHUNKS = 20;
@@ -84,6 +86,8 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
   let lastChunk = -Infinity;
   let track: AudioTrack | null = null;
   let sentInit = '';
+  /** Sample from which on sound is wanted: before the first one only priming lies. */
+  let soundFrom = 0;
   let wake: () => void = () => undefined;
   let finishing = false;
   let encoderDone = false;
@@ -127,8 +131,8 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
       }
       await Promise.race([timer(Math.min(deadline - now, 100_000)), woken()]);
     }
-    // the encoder works beside us: its packets come a little later
-    const patience = monotonicMicros() + 2_000_000;
+    // the encoder works beside us: its packets come a little later, its first one much later where the machine is busy
+    const patience = monotonicMicros() + ENCODER_PATIENCE;
     while (soundUntil() < end && !encoderDone && monotonicMicros() < patience) await Promise.race([timer(50_000), woken()]);
   }
   const woken = () =>
@@ -143,8 +147,10 @@ export async function createMuxer(options: MuxerOptions): Promise<Muxer> {
     await options.after;
     const zero = start - base;
     const cut = aacPackets.findIndex(({ position }) => position >= toSamples(end - (start as number)));
-    const sound = aacPackets.splice(0, cut === -1 ? aacPackets.length : cut).filter(({ position }) => position >= 0);
+    const sound = aacPackets.splice(0, cut === -1 ? aacPackets.length : cut).filter(({ position }) => position >= soundFrom);
     const aacDescription = aac?.description() ?? null;
+    // a header without sound went out: whoever joins the segments fills with silence up to here
+    if (aacDescription === null) soundFrom = toSamples(end - start);
     const { init, segment } = await muxSegment(
       {
         codec: options.codec,

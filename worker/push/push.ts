@@ -3,11 +3,10 @@
  * begun, unless trying again can't help. See docs/ant-media.md.
  */
 import { randomInt } from 'node:crypto';
-import { trustedAuthorities } from '../../shared/authorities.ts';
+import { trustedAuthorities, trusting } from '../../shared/authorities.ts';
 import { asTabreelError, type TabreelError } from '../../shared/errors.ts';
 import type { PushState as RecordedState, PushStats } from '../../shared/recording.ts';
 import { withoutQuery, type Log } from '../../shared/log.ts';
-import { trusting } from '../sink/media-dial.ts';
 import { systemLookup, type Lookup } from './addresses.ts';
 import type { MayDial } from './peer.ts';
 import { createSender, type Sender } from './sender.ts';

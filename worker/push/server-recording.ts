@@ -4,8 +4,8 @@ import { request as httpRequest } from 'node:http';
 import { Agent, request as httpsRequest } from 'node:https';
 import { isIP, type LookupFunction } from 'node:net';
 import { z } from 'zod';
+import { trusting } from '../../shared/authorities.ts';
 import type { PushSpec } from '../../shared/recording.ts';
-import { trusting } from '../sink/media-dial.ts';
 import { resolveAll, systemLookup } from './addresses.ts';
 
 /** Milliseconds for the whole call. */

@@ -1,9 +1,8 @@
 /** One dial: the WebSocket's handshake, watched stage by stage, so that an end of it can be told for what it was. */
 import type { ClientRequest } from 'node:http';
 import type { LookupFunction } from 'node:net';
-import { createSecureContext, TLSSocket, type SecureContext } from 'node:tls';
+import { TLSSocket, type SecureContext } from 'node:tls';
 import { WebSocket } from 'ws';
-import { trustedAuthorities } from '../../shared/authorities.ts';
 import { ACKED_HEADER, ATTEMPT_HEADER, ATTEMPT_TOKEN_HEADER, DIAL_HEADER, MEDIA_SUBPROTOCOL } from '../../shared/media-protocol.ts';
 import type { DialStage, ShownCertificate } from './media-socket-causes.ts';
 
@@ -88,17 +87,6 @@ export function dialSocket(url: string, trust: SecureContext | null, { protocols
   });
   ws.on('open', () => (stage = 'welcome'));
   return { ws, stage: () => stage, secured: () => secured, shown: () => shown };
-}
-
-/**
- * What to trust: Node's own list (and NODE_EXTRA_CA_CERTS), the system's store, and the operator's authority.
- * @throws where `ca` is not PEM.
- */
-export function trusting(ca: string | null): SecureContext {
-  return createSecureContext({
-    ca: [...trustedAuthorities(), ...(ca === null ? [] : [ca])],
-    minVersion: 'TLSv1.2',
-  });
 }
 
 export const hostOf = (url: string): string => new URL(url).host;

@@ -1,10 +1,11 @@
 /** A sink's way to the ingest: one media socket after the other, each dialled when the one before is lost, until it is told to stop. */
 import { randomInt } from 'node:crypto';
+import { trusting } from '../../shared/authorities.ts';
 import type { TabreelError } from '../../shared/errors.ts';
 import type { Log } from '../../shared/log.ts';
 import { connectMedia, type ConnectionTimes, type MediaConnection } from './media-connection.ts';
 import { countDial, countRoundTrip, type MediaSocketCounts } from './media-counts.ts';
-import { hostOf, trusting } from './media-dial.ts';
+import { hostOf } from './media-dial.ts';
 import type { MediaCause } from './media-socket-causes.ts';
 import type { Warn } from './media-trouble.ts';
 import { insecureWarning, mediaWays } from './media-way.ts';

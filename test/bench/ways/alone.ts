@@ -12,6 +12,7 @@ export const plainLaunch = (found: FoundBrowser, proxyPort: number) => ({
   ...found,
   ...picture,
   sandbox: process.getuid?.() !== 0,
+  devShm: true,
   proxyPort,
   captureTitle: 'nothing',
   paced: false,

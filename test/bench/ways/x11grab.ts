@@ -16,6 +16,7 @@ export const ownFlags = (profileDirectory: string): string[] =>
     ...picture,
     kind: 'chrome',
     sandbox: process.getuid?.() !== 0,
+  devShm: true,
     proxyPort: 0,
     profileDirectory,
     captureTitle: '',

@@ -4,6 +4,7 @@ import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parseTrust } from '../../../edge/origin/trust.ts';
+import { operator } from '../../helpers/keys.ts';
 import { hasRedisServer, startRedis, type TestRedis } from '../../helpers/redis.ts';
 import { testEdge, type TestEdge } from '../harness.ts';
 
@@ -26,12 +27,12 @@ async function raw(edge: TestEdge, request: string): Promise<{ status: number; b
 
 const get = (headers: string, target = '/v1/origin') =>
   // Node itself refuses HTTP/1.1 without a Host
-  `GET ${target} HTTP/${/^ *host:/im.test(headers) ? '1.1' : '1.0'}\n${headers.replaceAll(/^ +/gm, '').trim()}\nConnection: close\n\n`;
+  `GET ${target} HTTP/${/^ *host:/im.test(headers) ? '1.1' : '1.0'}\n${headers.replaceAll(/^ +/gm, '').trim()}\nAuthorization: ${operator.headers.authorization}\nConnection: close\n\n`;
 
 describe.skipIf(!hasRedisServer)('an edge behind an ingress', () => {
   let edge: TestEdge;
   beforeAll(async () => {
-    edge = await testEdge(redis.url);
+    edge = await testEdge(redis, {}, { keyed: true });
   });
   afterAll(() => edge?.[Symbol.asyncDispose]());
 
@@ -74,7 +75,7 @@ describe.skipIf(!hasRedisServer)('an edge behind an ingress', () => {
     const body = '{"url":"https://example.com/"}';
     const posted = await raw(
       edge,
-      `POST /v1/recordings HTTP/1.1\n${inside}\nContent-Type: application/json\nContent-Length: ${body.length}\nConnection: close\n\n${body}`,
+      `POST /v1/recordings HTTP/1.1\n${inside}\nAuthorization: ${operator.headers.authorization}\nContent-Type: application/json\nContent-Length: ${body.length}\nConnection: close\n\n${body}`,
     );
     expect(posted.status).toBe(421);
     expect(posted.body.code).toBe('origin_insecure');
@@ -107,7 +108,7 @@ describe.skipIf(!hasRedisServer)('an edge behind an ingress', () => {
 
 describe.skipIf(!hasRedisServer)('loopback without a worker on this machine', () => {
   test('creating is refused before anything is queued, with what to do; MEDIA_URL needs no worker here', async () => {
-    await using edge = await testEdge(redis.url, {}, { workerPresent: false });
+    await using edge = await testEdge(redis, {}, { workerPresent: false });
     const { status, body } = await edge.post({ url: 'https://example.com/' });
     expect(status).toBe(421);
     expect(body).toMatchObject({ code: 'origin_loopback', blame: 'service', retryable: true });
@@ -124,7 +125,7 @@ describe.skipIf(!hasRedisServer)('loopback without a worker on this machine', ()
     expect((await edge.post({ url: 'https://example.com/' })).status).toBe(202);
     clearInterval(beat);
 
-    await using elsewhere = await testEdge(redis.url, { mediaUrl: 'wss://media.example.com' }, { workerPresent: false });
+    await using elsewhere = await testEdge(redis, { mediaUrl: 'wss://media.example.com' }, { workerPresent: false });
     const created = await elsewhere.post({ url: 'https://example.com/' });
     expect(created.status).toBe(202);
     expect(created.body.mediaUrl).toMatch(/^wss:\/\/media\.example\.com\/v1\//);
@@ -134,19 +135,19 @@ describe.skipIf(!hasRedisServer)('loopback without a worker on this machine', ()
 
 describe.skipIf(!hasRedisServer)('policy', () => {
   test('a peer that is not trusted is asked for nothing, and is told so', async () => {
-    await using edge = await testEdge(redis.url, { trust: parseTrust(['10.0.0.0/8']) });
+    await using edge = await testEdge(redis, { trust: parseTrust(['10.0.0.0/8']) });
     const { body } = await edge.api('/v1/origin', { headers: { 'x-forwarded-host': 'evil.example', 'x-forwarded-proto': 'https' } });
     expect(body).toMatchObject({ scheme: 'http', host: '127.0.0.1', trusted: false, source: 'socket', hops: 0 });
     expect(body.steps).toContainEqual({ what: 'X-Forwarded-Host', value: 'evil.example', use: 'ignored', why: expect.stringContaining('TRUSTED_PROXIES') });
   });
 
   test('ALLOWED_HOSTS: another name is a misdirected request; unset, that is said at start', async () => {
-    await using edge = await testEdge(redis.url, { allowedHosts: ['rec.example.com'] });
+    await using edge = await testEdge(redis, { allowedHosts: ['rec.example.com'] });
     expect(edge.logs.some((line) => line.includes('ALLOWED_HOSTS'))).toBe(false);
     expect((await edge.api('/v1/origin')).body).toMatchObject({ status: 421, code: 'origin_host_not_allowed' });
     const headers = { 'x-forwarded-host': 'rec.example.com', 'x-forwarded-proto': 'https' };
     expect((await edge.api('/v1/origin', { headers })).status).toBe(200);
-    await using open = await testEdge(redis.url);
+    await using open = await testEdge(redis);
     expect(open.logs.some((line) => line.includes('ALLOWED_HOSTS') && line.includes('"warn"'))).toBe(true);
   });
 });

@@ -1,6 +1,7 @@
 /** The rule of docs/origin.md, point by point. */
 import { describe, expect, test } from 'vitest';
 import { aliasNames, properName } from '../../../edge/origin/headers.ts';
+import type { OriginError } from '../../../edge/origin/refusal.ts';
 import { parseTrust } from '../../../edge/origin/trust.ts';
 import { INGRESS, STRANGER, media, origin, policyOf, refusal, resolve } from './helper.ts';
 
@@ -443,6 +444,20 @@ describe('14. where it came from', () => {
       'ignored X-Forwarded-Port: 80',
       'used X-Forwarded-Prefix: /p',
     ]);
+  });
+
+  test('nor where a quote that is left open in Forwarded takes it in', () => {
+    for (const name of ['for', 'host', 'proto']) {
+      const header = `Host: rec.example.com\nForwarded: ${name}="a;secret=hunter2, ${name}="`;
+      let told: unknown;
+      try {
+        told = resolve(header).explain();
+      } catch (error) {
+        const { message, remedy, explain } = error as OriginError;
+        told = [message, remedy, explain()];
+      }
+      expect(JSON.stringify(told)).not.toContain('hunter2');
+    }
   });
 
   test('what is repeated is short, printable and without credentials', () => {

@@ -1,0 +1,235 @@
+/** Who may do what: every route that openapi.json names, with no key, a wrong one, another's, and one without the scope. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { createApp } from '../../edge/app.ts';
+import { openConnections } from '../../edge/connections.ts';
+import { signToken } from '../../shared/token.ts';
+import { keySetting, testKey, type TestKey } from '../helpers/keys.ts';
+import { startRedis, type TestRedis } from '../helpers/redis.ts';
+import { testEdge, type TestEdge } from './harness.ts';
+
+type Security = Record<'apiKey' | 'link', string[]>;
+type Route = { method: string; path: string; security: Partial<Security>[] };
+
+const keys = {
+  owner: await testKey('team-a', ['record', 'read']),
+  renewed: await testKey('team-a', ['read']),
+  other: await testKey('team-b', ['record', 'read']),
+  recorder: await testKey('team-a', ['record']),
+  reader: await testKey('team-a', ['read']),
+  admin: await testKey('ops', ['admin']),
+};
+const apiKeys = keySetting(...Object.values(keys));
+const page = 'https://example.com/';
+
+let redis: TestRedis;
+let edge: TestEdge;
+let routes: Route[];
+beforeAll(async () => {
+  redis = await startRedis();
+  edge = await testEdge(redis, { apiKeys });
+  const { body } = await edge.api('/openapi.json');
+  routes = Object.entries(body.paths as Record<string, Record<string, { security?: Partial<Security>[] }>>).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, { security }]) => {
+      if (security === undefined) throw new Error(`${method} ${path} does not say who may call it`);
+      return { method: method.toUpperCase(), path, security };
+    }),
+  );
+});
+afterAll(async () => {
+  await edge[Symbol.asyncDispose]();
+  await redis[Symbol.asyncDispose]();
+});
+
+const create = async (by: TestKey, body: Record<string, unknown> = {}) => edge.post({ url: page, ...body }, by.headers);
+const made = async (by: TestKey): Promise<string> => (await create(by)).body.id as string;
+
+/** A request that would do what the route is for, were it allowed. */
+async function send({ method, path }: Route, { headers }: { headers?: Record<string, string> }, id: string, more = '') {
+  const filled = path.replace('{id}', id).replace('{name}', '1-1-0-init.mp4').replace('{app}', 'LiveApp').replace('{streamId}', 'nobody-pushes-this');
+  const body = path.endsWith('/start') ? { url: 'no url' } : path.endsWith('/markers') ? { label: 'a' } : path.endsWith('/commands') ? { script: '1' } : { url: page };
+  return edge.api(`${filled}${more}`, { method, headers: { ...headers, 'content-type': 'application/json' }, ...(method === 'POST' ? { body: JSON.stringify(body) } : {}), redirect: 'manual', signal: AbortSignal.timeout(8000) });
+}
+const secured = () => routes.filter(({ security }) => security.length > 0);
+const named = ({ method, path }: Route) => `${method} ${path}`;
+
+describe('every route', () => {
+  test('is in the table, and all but three need a key', () => {
+    expect(routes.length).toBeGreaterThan(20);
+    expect(routes.filter(({ security }) => security.length === 0).map(named).sort()).toEqual(['GET /healthz', 'GET /readyz', 'GET /v1/origin']);
+  });
+
+  test('that the application has is one of them, or shows nothing of anybody', async () => {
+    const { close, ...connections } = openConnections(edge.config, () => undefined);
+    const app = createApp({
+      ...connections, config: { ...edge.config, tokenSecrets: [] }, log: edge.log, keys: null, media: null, metrics: null, dashboard: null,
+      factsOf: () => ({ peer: { address: null, encrypted: false }, headers: [], target: null, platform: null }),
+      networkIdentity: null, closing: new AbortController().signal, now: Date.now,
+    });
+    await close();
+    const known = new Set(routes.map(({ method, path }) => `${method} ${path.replaceAll(/\{(\w+)\}/g, ':$1')}`));
+    const rest = app.routes.filter(({ method, path }) => method !== 'ALL' && !known.has(`${method} ${path}`));
+    expect([...new Set(rest.map(({ method, path }) => `${method} ${path}`))].sort()).toEqual([
+      'GET /dashboard/*', 'GET /docs', 'GET /docs/page.css', 'GET /docs/page.js', 'GET /doctor/page', 'GET /doctor/page.css', 'GET /doctor/page.js', 'GET /openapi.json', 'GET /v1/recordings/:id/media',
+    ]);
+  });
+
+  test('without a key, or with one that is not known: 401, and how it is to be done', async () => {
+    const id = await made(keys.owner);
+    const unknown = [{}, { headers: { authorization: `Bearer ${keys.owner.key}x` } }, { headers: { authorization: `Bearer tbr_${'a'.repeat(32)}` } }, { headers: { authorization: `Basic ${keys.owner.key}` } }, { headers: { authorization: keys.owner.key } }];
+    for (const route of secured()) {
+      for (const [i, credential] of unknown.entries()) {
+        const { status, body, headers } = await send(route, credential, id);
+        expect({ route: named(route), i, status, code: body.code, way: headers.get('www-authenticate') }).toEqual({ route: named(route), i, status: 401, code: 'unauthorized', way: 'Bearer realm="tabreel"' });
+      }
+    }
+    expect((await edge.control.store.get(id))?.desired).toBe('recording');
+  });
+
+  test('with a key that has another scope: 403', async () => {
+    const id = await made(keys.owner);
+    for (const route of secured()) {
+      const scope = route.security[0]?.apiKey?.[0];
+      const without = { record: [keys.reader], read: [keys.recorder], admin: [keys.reader, keys.recorder, keys.owner] }[scope ?? ''] ?? [];
+      expect(without.length, `${named(route)} names a scope`).toBeGreaterThan(0);
+      for (const key of without) {
+        const { status, body } = await send(route, key, id);
+        expect({ route: named(route), status, code: body.code }).toEqual({ route: named(route), status: 403, code: 'forbidden' });
+      }
+    }
+    expect((await edge.control.store.get(id))?.desired).toBe('recording');
+  });
+
+  test("of a recording: another's is as none, which never was; its own key, another key of that name and an admin find it", async () => {
+    for (const route of secured().filter(({ path }) => path.includes('{id}'))) {
+      const scope = route.security[0]?.apiKey?.[0];
+      const id = await made(keys.owner);
+      const nobodys = 'rec_01jd0000000000000000000000';
+      const [theirs, none] = [await send(route, keys.other, id), await send(route, keys.other, nobodys)];
+      for (const { status, body } of [theirs, none]) expect({ route: named(route), status, code: body.code }).toEqual({ route: named(route), status: 404, code: 'recording_not_found' });
+      expect(theirs.body.detail.replace(id, nobodys)).toBe(none.body.detail);
+      if (route.path.endsWith('/events')) continue;
+      expect((await edge.control.store.get(id))?.desired).toBe('recording');
+      for (const key of [scope === 'read' ? keys.renewed : keys.recorder, keys.admin]) {
+        const { status, body } = await send(route, key, await made(keys.owner));
+        expect([named(route), status]).not.toEqual([named(route), 401]);
+        expect([401, 403]).not.toContain(status);
+        expect([named(route), body?.code]).not.toEqual([named(route), 'recording_not_found']);
+      }
+    }
+  });
+
+  test('with a link: read-only, for one recording, until it expires, and nothing else', async () => {
+    const [id, other] = [await made(keys.owner), await made(keys.owner)];
+    const secrets = edge.config.tokenSecrets ?? [];
+    const token = (of: string, use: 'view' | 'media', expires = Date.now() + 60_000) => signToken(secrets, of, use, expires);
+    const bad = [await token(other, 'view'), await token(id, 'media'), await token(id, 'view', Date.now() - 1000), 'x.y.z', ''];
+    for (const route of secured()) {
+      const byLink = route.security.some(({ link }) => link !== undefined);
+      if (!byLink) {
+        expect([named(route), (await send(route, {}, id, `?token=${await token(id, 'view')}`)).status]).toEqual([named(route), 401]);
+        continue;
+      }
+      for (const each of bad) expect([named(route), (await send(route, {}, id, `?token=${each}`)).status]).toEqual([named(route), 401]);
+      if (route.path.endsWith('/events')) continue;
+      expect([named(route), (await send(route, {}, id, `?token=${await token(id, 'view')}`)).status]).toEqual([named(route), 404]);
+    }
+  });
+
+  test('what is not there, too', async () => {
+    for (const path of ['/', '/nothing', '/v1/recordings/x/y', '/v1', '/v1/recordings/rec_x/media/x', '/docs/x', '/healthz/x', '//healthz', '/HEALTHZ']) {
+      expect([path, (await edge.api(path)).status]).toEqual([path, 401]);
+    }
+    expect((await edge.api('/nothing', { headers: keys.reader.headers })).status).toBe(404);
+    expect((await edge.api('/v1/recordings', { method: 'OPTIONS' })).status).toBe(401);
+  });
+});
+
+describe("a key's recordings", () => {
+  test('are all that its list has, page by page and by state; an admin lists all', async () => {
+    await using own = await testEdge(redis, { apiKeys });
+    const post = async (by: TestKey) => (await own.post({ url: page }, by.headers)).body.id as string;
+    const mine: string[] = [];
+    for (let i = 0; i < 5; i += 1) {
+      mine.unshift(await post(keys.owner));
+      await post(keys.other);
+    }
+    const list = async (by: TestKey, query: string) => (await own.api(`/v1/recordings?${query}`, { headers: by.headers })).body as { recordings: { id: string }[]; cursor: string | null };
+    const walk = async (by: TestKey, query: string) => {
+      const ids: string[] = [];
+      let cursor: string | null = '';
+      while (cursor !== null) {
+        const answer = await list(by, `${query}&limit=2${cursor === '' ? '' : `&cursor=${cursor}`}`);
+        ids.push(...answer.recordings.map(({ id }) => id));
+        ({ cursor } = answer);
+      }
+      return ids;
+    };
+    expect(await walk(keys.reader, '')).toEqual(mine);
+    expect(await walk(keys.reader, 'state=queued')).toEqual(mine);
+    await own.control.run(mine[1] as string);
+    await own.api(`/v1/recordings/${mine[3]}/stop`, { method: 'POST', headers: keys.owner.headers });
+    expect(await walk(keys.reader, 'state=recording')).toEqual([mine[1]]);
+    expect(await walk(keys.reader, 'state=canceled')).toEqual([mine[3]]);
+    expect(await walk(keys.reader, 'state=queued')).toEqual([mine[0], mine[2], mine[4]]);
+    expect(await walk(keys.other, 'state=recording')).toEqual([]);
+    expect(await walk(keys.admin, '')).toHaveLength(10);
+    await own.control.store.remove(mine[0] as string);
+    expect(await walk(keys.reader, '')).toEqual(mine.slice(1));
+    const left = await own.control.redis.keys(`${own.config.queuePrefix}:owned:team-a:*`);
+    for (const key of left.filter((each) => !each.endsWith('recent'))) expect(await own.control.redis.zscore(key, mine[0] as string)).toBeNull();
+  });
+
+  test('of before there were keys are an admin’s', async () => {
+    await using own = await testEdge(redis, { apiKeys });
+    await using before = await testEdge(redis, { queuePrefix: own.config.queuePrefix });
+    const { id } = await before.create();
+    expect((await own.api(`/v1/recordings/${id}`, { headers: keys.owner.headers })).status).toBe(404);
+    expect((await own.api(`/v1/recordings/${id}`, { headers: keys.admin.headers })).status).toBe(200);
+    expect((await own.api('/v1/recordings', { headers: keys.owner.headers })).body.recordings).toEqual([]);
+  });
+
+  test('are told by Idempotency-Keys of its own', async () => {
+    const key = { 'idempotency-key': crypto.randomUUID() };
+    const first = await edge.post({ url: page }, { ...keys.owner.headers, ...key });
+    const theirs = await edge.post({ url: 'https://example.com/other' }, { ...keys.other.headers, ...key });
+    expect([first.status, theirs.status]).toEqual([202, 202]);
+    expect(theirs.body.id).not.toBe(first.body.id);
+    expect(await edge.post({ url: page }, { ...keys.recorder.headers, ...key })).toMatchObject({ status: 200, body: { id: first.body.id } });
+  });
+
+  test('have no signed links for a key that may not look at them', async () => {
+    const { status, body } = await create(keys.recorder);
+    expect(status).toBe(202);
+    expect(body.links.file).toMatch(/recording\.mp4$/);
+    expect((await edge.api(`/v1/recordings/${body.id}`, { headers: keys.reader.headers })).body.links.file).toMatch(/recording\.mp4\?token=/);
+  });
+});
+
+describe('the Media Push plugin’s paths', () => {
+  const call = (at: TestEdge, path: string, headers: Record<string, string> = {}, body: unknown = { url: page }) =>
+    at.api(`/LiveApp/rest/v1/media-push/${path}`, { method: 'POST', headers: { 'content-type': 'application/json', ...headers }, body: JSON.stringify(body) });
+
+  test("know each key's streams alone, and an admin all", async () => {
+    await using own = await testEdge(redis, { apiKeys });
+    const started = call(own, 'start?streamId=s1', keys.owner.headers);
+    const queued = async () => (await own.api('/v1/recordings', { headers: keys.owner.headers })).body.recordings.length as number;
+    await expect.poll(queued, { timeout: 10_000 }).toBe(1);
+    const unknown = { success: false, message: expect.stringContaining('Driver does not exist') };
+    expect((await call(own, 'stop/s1', keys.other.headers)).body).toMatchObject(unknown);
+    expect((await call(own, 'send-command?streamId=s1', keys.other.headers, { jsCommand: 'return 1' })).body).toMatchObject(unknown);
+    expect((await call(own, 'start?streamId=s1', keys.owner.headers)).body.message).toContain('already exists');
+    expect((await call(own, 'stop/s1', keys.admin.headers)).body).toMatchObject({ success: true });
+    expect((await started).body).toMatchObject({ success: false });
+  });
+
+  test('need none with ANTMEDIA_OPEN, and see what came by them alone', async () => {
+    await using own = await testEdge(redis, { apiKeys, antmediaOpen: true });
+    const owned = call(own, 'start?streamId=s2', keys.owner.headers);
+    const queued = async () => (await own.api('/v1/recordings', { headers: keys.admin.headers })).body.recordings.length as number;
+    await expect.poll(queued, { timeout: 10_000 }).toBe(1);
+    expect((await call(own, 'stop/s2')).body).toMatchObject({ success: true });
+    expect((await owned).body).toMatchObject({ success: false, message: expect.stringContaining('stopped') });
+    expect((await own.api('/v1/recordings')).status).toBe(401);
+    expect((await own.api('/v1/recordings', { headers: keys.owner.headers })).body.recordings).toEqual([]);
+  });
+});
