@@ -5,7 +5,7 @@ import type { Log } from '../shared/log.ts';
 import type { RecordingError } from '../shared/recording.ts';
 import type { RecorderSettings } from './process-protocol.ts';
 import type { RecorderPool } from './recorder-pool.ts';
-import { remedyOf, type SelfTestResult } from './self-test.ts';
+import { remedyOf } from './self-test.ts';
 
 /** One that takes longer is given up, in milliseconds: the test with its own patience, and the calibration. */
 const AT_MOST_MS = 100_000;
@@ -47,8 +47,7 @@ export function prepare(options: PrepareOptions): Preparation {
   const tryOnce = async (): Promise<SoundDelay> => {
     const began = performance.now();
     try {
-      const { soundDelay, result } = options.measure === null ? await inProcess(options) : { soundDelay: await options.measure(options.pool, options.settings), result: null };
-      if (selfTest && result !== null) log.info('self-test passed', result);
+      const soundDelay = options.measure === null ? await inProcess(options) : await options.measure(options.pool, options.settings);
       log.info('sound is calibrated', { soundDelay, seconds: Math.round((performance.now() - began) / 10) / 100 });
       return soundDelay;
     } catch (error) {
@@ -81,22 +80,25 @@ export function prepare(options: PrepareOptions): Preparation {
 }
 
 /** @throws {TabreelError} where the self-test failed, or its process was lost; {Error} where that was while it measured alone */
-async function inProcess({ pool, settings, selfTest, signal }: PrepareOptions): Promise<{ soundDelay: SoundDelay; result: SelfTestResult | null }> {
+async function inProcess({ pool, settings, selfTest, log, signal }: PrepareOptions): Promise<SoundDelay> {
   const recorder = await pool.take();
-  const answer = Promise.withResolvers<{ soundDelay: SoundDelay; result: SelfTestResult | null }>();
+  const answer = Promise.withResolvers<SoundDelay>();
   answer.promise.catch(() => undefined);
-  let result: SelfTestResult | null = null;
+  let passed = false;
   recorder.onMessage((message) => {
     if (message.type === 'self-tested') {
       if (message.error !== null) answer.reject(new TabreelError(message.error.code as ErrorCode, message.error.message));
-      else ({ result } = message);
-    } else if (message.type === 'calibrated') answer.resolve({ soundDelay: message.soundDelay, result });
+      else {
+        passed = true;
+        log.info('self-test passed', message.result);
+      }
+    } else if (message.type === 'calibrated') answer.resolve(message.soundDelay);
   });
   recorder.send({ type: 'calibrate', settings, selfTest });
   const over = new AbortController();
   const lost = recorder.exited.then(() => {
     // a machine that passed needn't be measured
-    if (result !== null) return { soundDelay: {}, result };
+    if (passed) return {};
     throw new TabreelError('worker_lost', 'Its process ended');
   });
   lost.catch(() => undefined);

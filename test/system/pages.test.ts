@@ -66,7 +66,7 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
       ['of another origin', () => elsewhere],
     ] as const)('that moves on to one %s is recorded on', async (_what, to) => {
       const next = to().url('/animated.html?next').replace('127.0.0.1', to() === pages ? '127.0.0.1' : 'localhost');
-      const { id } = await service.create({ url: pages.url('/animated.html'), maxDuration: 6, width: 640, height: 360 });
+      const { id } = await service.create({ url: pages.url('/animated.html'), maxDuration: 9, width: 640, height: 360 });
       await service.waitFor(id, 'recording');
       // moves on once it has surely been seen for some time, however long it took to begin
       await sleep(1500);
@@ -82,8 +82,8 @@ describe.each(['self', 'tab'] as const)('with the %s engine', (engine) => {
       const frames = await readFrames(recording.path);
       const gap = longestStill(frames);
       console.log(`${engine}: longest time without a new picture around a navigation ${(gap * 1000).toFixed(0)} ms; warnings ${JSON.stringify(recording.warnings)}`);
-      expect(recording.duration).toBeCloseTo(6, 1);
-      expect(Math.abs((await probe(recording.path)).duration - 6)).toBeLessThanOrEqual(0.3);
+      expect(recording.duration).toBeCloseTo(9, 1);
+      expect(Math.abs((await probe(recording.path)).duration - 9)).toBeLessThanOrEqual(0.3);
       expect(uniqueFrames(frames).backwards).toBe(1);
       expect(gap).toBeLessThanOrEqual(3);
     });

@@ -56,5 +56,6 @@ describe.skipIf(await lacks('ffmpeg', 'redis-server', 'headless shell'))('two wo
         `what waited began ${since(recordings[2]?.startedAt).toFixed(1)} s after that, where the other's ended after ${since(ofStaying?.endedAt).toFixed(1)} s; ` +
         `new frames a second ${wholes.map(({ perSecond }) => perSecond.toFixed(1)).join(', ')}`,
     );
-  });
+    // what it waits for tells itself what did not come
+  }, 240_000);
 });
