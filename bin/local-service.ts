@@ -2,9 +2,11 @@
 import { randomBytes } from 'node:crypto';
 import { readEdgeConfig } from '../edge/config.ts';
 import { startFinaliser } from '../edge/finishing.ts';
+import { doctorPaths } from '../edge/doctor-page.ts';
 import { startEdge } from '../edge/server.ts';
 import type { Environment } from '../shared/config.ts';
 import type { Log } from '../shared/log.ts';
+import { LOCAL_ALLOW } from '../shared/outbound/policy.ts';
 import { readRedisTls } from '../shared/redis-tls.ts';
 import { readMachine, SHM_PER_SLOT } from '../worker/capacity.ts';
 import { readWorkerConfig } from '../worker/config.ts';
@@ -51,6 +53,8 @@ export async function startLocalService(options: LocalServiceOptions): Promise<L
     SECRETS_KEY: randomBytes(32).toString('hex'),
     // who sits here sees at once whether it works
     SELF_TEST: 'false',
+    // and records what is at hand: this machine, its networks
+    OUTBOUND_ALLOW: LOCAL_ALLOW,
     ...options.environment,
     REDIS_URL: redis.url,
   };
@@ -59,7 +63,11 @@ export async function startLocalService(options: LocalServiceOptions): Promise<L
   const workerConfig = await readWorkerConfig(environment, machine);
   const edge = stack.use(await startEdge(edgeConfig, log.with({ process: 'edge' })));
   stack.use(await startFinaliser(edgeConfig, log.with({ process: 'finaliser' })));
-  const worker = stack.use(await startWorker(workerConfig, log.with({ process: 'worker' }), { handOver: false, patient: options.patient }));
+  const worker = stack.use(await startWorker(workerConfig, log.with({ process: 'worker' }), {
+    handOver: false,
+    patient: options.patient,
+    ownPorts: [{ host: null, port: Number(new URL(edge.url).port), pages: doctorPaths }],
+  }));
   const all = stack.move();
   return { url: edge.url, worker, [Symbol.asyncDispose]: () => all[Symbol.asyncDispose]() };
 }

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { isLoopbackHost } from '../shared/address.ts';
 import { bytes, ConfigError, commonSettings, flag, list, readConfig, secrets, wholeNumber, type Environment } from '../shared/config.ts';
+import { outboundAllow } from '../shared/outbound/policy.ts';
 import type { RedisAddress } from '../shared/queue.ts';
 import { MAX_DURATION_DEFAULT } from '../shared/recording.ts';
 import { parseKeys, type KeyRing } from './access/keys.ts';
@@ -29,6 +30,7 @@ const finaliserSettings = {
   RETENTION: retention.default(null),
   MIN_FREE_SPACE: bytes.optional(),
   HEALTH_PORT: wholeNumber(0, 65_535).optional(),
+  OUTBOUND_ALLOW: outboundAllow.optional(),
 };
 const secretSettings = ['TOKEN_SECRET', 'SECRETS_KEY'];
 
@@ -79,10 +81,12 @@ export type EdgeConfig = OriginSettings & StorageConfig & RedisAddress & {
   corsOrigins?: readonly string[];
   /** Of a listener for probes, without keys; 0 for any free one. */
   healthPort?: number | null;
+  /** What webhooks may reach beside what is public: entries of OUTBOUND_ALLOW; none by default. */
+  outboundAllow?: readonly string[];
 };
 export type ApiKeysSetting = { file: string } | { ring: KeyRing };
 
-export type FinaliserConfig = StorageConfig & RedisAddress & Pick<EdgeConfig, 'queuePrefix' | 'tokenSecrets' | 'secretsKeys' | 'retention' | 'healthPort'>;
+export type FinaliserConfig = StorageConfig & RedisAddress & Pick<EdgeConfig, 'queuePrefix' | 'tokenSecrets' | 'secretsKeys' | 'retention' | 'healthPort' | 'outboundAllow'>;
 
 const withoutSlash = (url: string | undefined): string | null => url?.replace(/\/+$/, '') ?? null;
 
@@ -140,6 +144,7 @@ export function readEdgeConfig(environment: Environment, defaultStorageUrl: stri
     antmediaOpen: settings.ANTMEDIA_OPEN,
     metricsOpen: settings.METRICS_OPEN,
     corsOrigins: settings.CORS_ORIGINS ?? [],
+    outboundAllow: settings.OUTBOUND_ALLOW ?? [],
     healthPort: settings.HEALTH_PORT ?? null,
   };
 }
@@ -154,6 +159,7 @@ export function readFinaliserConfig(environment: Environment, defaultStorageUrl:
     tokenSecrets: settings.TOKEN_SECRET ?? null,
     secretsKeys: settings.SECRETS_KEY ?? null,
     retention: settings.RETENTION,
+    outboundAllow: settings.OUTBOUND_ALLOW ?? [],
     healthPort: settings.HEALTH_PORT ?? null,
   };
 }

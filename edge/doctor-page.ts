@@ -6,6 +6,8 @@ import { Hono, type Env } from 'hono';
 
 /** Below the external origin. */
 export const DOCTOR_PAGE_PATH = '/doctor/page';
+/** All that it is made of. */
+export const doctorPaths: readonly string[] = [DOCTOR_PAGE_PATH, '/doctor/page.css', '/doctor/page.js'];
 
 /** An element of the page, by which it is told from whatever else answers there, a login page say. */
 export const DOCTOR_PAGE_ELEMENT = 'canvas#tabreel-doctor';

@@ -6,6 +6,8 @@ import { warnOfEviction } from '../shared/eviction.ts';
 import { finishJob, newFinishJob, type FinishJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
 import type { Labels } from '../shared/metrics.ts';
+import { judgeBy } from '../shared/outbound/judge.ts';
+import { redisPort } from '../shared/outbound/policy.ts';
 import { FINISH_QUEUE, createFinishQueue, createRecordQueue, finishJobOptions, patientRedis } from '../shared/queue.ts';
 import { startReconciler, type ReconcilerTimes } from '../shared/reconciler.ts';
 import { createRecordingStore, type RecordingStore } from '../shared/recording-store.ts';
@@ -180,10 +182,11 @@ const isOfStorage = (error: unknown): boolean =>
   error instanceof TabreelError && (error.code === 'storage_full' || error.code === 'storage_unavailable');
 
 /** @returns null where what they are told can't be unsealed */
-function tellWebhooks({ queuePrefix, secretsKeys, tokenSecrets }: FinaliserConfig, log: Log, redis: Redis, store: RecordingStore, options?: WebhookOptions) {
+function tellWebhooks({ queuePrefix, secretsKeys, tokenSecrets, redisUrl, outboundAllow }: FinaliserConfig, log: Log, redis: Redis, store: RecordingStore, options?: WebhookOptions) {
   if (secretsKeys === null) {
     log.warn('SECRETS_KEY is not set: this process tells no webhooks');
     return null;
   }
-  return startWebhooks({ queue: createWebhookQueue(redis, queuePrefix), store, log, secretsKeys, tokenSecrets }, options);
+  const judge = judgeBy({ allow: outboundAllow ?? [], own: [redisPort(redisUrl)] });
+  return startWebhooks({ queue: createWebhookQueue(redis, queuePrefix), store, log, secretsKeys, tokenSecrets, judge }, options);
 }

@@ -13,6 +13,7 @@ import { FUTILE_AT_MOST, helpsToRetry, isTimeOver, retryDelay, retryTimes, type 
 import { createTimeline } from './attempt-timeline.ts';
 import { createCommandRelay } from './command-relay.ts';
 import type { AttemptMedia } from './media-metrics.ts';
+import type { OutboundMetrics } from './outbound-metrics.ts';
 import { persist } from './persist.ts';
 import type { FromRecorder, RecorderSettings } from './process-protocol.ts';
 import type { RecorderPool, RecorderProcess } from './recorder-pool.ts';
@@ -60,6 +61,7 @@ export type AttemptOptions = {
   commands: CommandStore;
   /** Takes what the recording's media sockets count; told when the attempt is over. */
   media: AttemptMedia;
+  denials: Pick<OutboundMetrics, 'denied'>;
   /** Queues the recording for the finaliser. */
   finish: (action: 'finish' | 'discard') => Promise<unknown>;
   /** Queues the next attempt, for milliseconds from now. */
@@ -274,6 +276,9 @@ export function startAttempt(options: AttemptOptions): Attempt {
         writePushes();
         break;
       }
+      case 'denied':
+        options.denials.denied(message.dials);
+        break;
       case 'command':
         relay.answered(message.id, message.reply);
         break;

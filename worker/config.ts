@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { readAuthorities } from '../shared/authorities.ts';
 import { bytes, commonSettings, flag, readConfig, secrets, wholeNumber, type Environment } from '../shared/config.ts';
 import type { LogLevel } from '../shared/log.ts';
+import { outboundAllow, redisPort, type OwnPort } from '../shared/outbound/policy.ts';
 import type { RedisAddress } from '../shared/queue.ts';
 import { captureEngines, type CaptureEngineName } from '../shared/recording.ts';
 import { readRedisTls } from '../shared/redis-tls.ts';
@@ -33,6 +34,7 @@ const workerSettings = z.object({
   CAPTURE_ENGINE: z.enum(engines, { error: `must be one of ${engines.join(', ')}` }).default('auto'),
   MEDIA_CA: z.string().optional(),
   ALLOW_INSECURE_WS: flag.default(false),
+  OUTBOUND_ALLOW: outboundAllow.optional(),
   SPOOL_DIR: z.string().optional(),
   SPOOL_LIMIT: wholeNumber(0, 1_048_576).default(SPOOL_LIMIT_DEFAULT),
   SECRETS_KEY: secrets.optional(),
@@ -66,6 +68,9 @@ export type WorkerConfig = RedisAddress & {
   mediaCa: string | null;
   /** A `wss://` media URL may be dialled without TLS where nobody speaks it. */
   allowInsecureWs: boolean;
+  /** What pages may reach beside what is public: entries of OUTBOUND_ALLOW; and what they never may. */
+  outboundAllow: readonly string[];
+  ownPorts: readonly OwnPort[];
   /** Where media waits on disk that can't be delivered just now; null for nowhere. */
   spool: SpoolPlace | null;
   /** Opens what callers gave in confidence; null where recordings have none. */
@@ -116,6 +121,8 @@ export async function readWorkerConfig(environment: Environment, machine: Machin
     engine: settings.CAPTURE_ENGINE,
     mediaCa: settings.MEDIA_CA === undefined ? null : await readAuthorities('MEDIA_CA', settings.MEDIA_CA),
     allowInsecureWs: settings.ALLOW_INSECURE_WS,
+    outboundAllow: settings.OUTBOUND_ALLOW ?? [],
+    ownPorts: [redisPort(settings.REDIS_URL)],
     // not in the recording's own temporary directory, which goes with its process
     spool: settings.SPOOL_LIMIT === 0 ? null : { directory: settings.SPOOL_DIR ?? tmpdir(), bytes: settings.SPOOL_LIMIT * 1024 * 1024 },
     secretsKeys: settings.SECRETS_KEY ?? null,

@@ -18,6 +18,7 @@ import type { Admission, Seat } from './admission.ts';
 import { startAttempt, type Attempt, type AttemptTimes } from './attempt.ts';
 import type { WorkerConfig } from './config.ts';
 import type { MediaMetrics } from './media-metrics.ts';
+import type { OutboundMetrics } from './outbound-metrics.ts';
 import { persist } from './persist.ts';
 import type { RecorderSettings } from './process-protocol.ts';
 import { createQueueWait } from './queue-wait.ts';
@@ -45,6 +46,7 @@ export type ConsumerOptions = {
   pool: RecorderPool;
   settings: RecorderSettings;
   media: MediaMetrics;
+  denials: Pick<OutboundMetrics, 'denied'>;
   /** Whether who stopped beating is dead, rather than Redis was away: the reconciler's. */
   steady: () => boolean;
   /** Whether recordings that run when the worker leaves are handed over to another, rather than ended. */
@@ -158,6 +160,7 @@ export function startConsumer(options: ConsumerOptions): Consumer {
       store,
       commands,
       media: options.media.attempt(),
+      denials: options.denials,
       finish: (action) => finish(id, action),
       again: (next, delay) => again(recording, next, delay),
       handOver: options.handOver,

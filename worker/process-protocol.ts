@@ -2,6 +2,7 @@
 import type { Command, CommandReply } from '../shared/commands.ts';
 import type { RecordingJob } from '../shared/job.ts';
 import type { LogLevel } from '../shared/log.ts';
+import type { DenialClass, OutboundRules } from '../shared/outbound/policy.ts';
 import type { FoundBrowser } from './browser/find.ts';
 import type { SpoolPlace } from './sink/backlog.ts';
 import type { MediaSocketCounts } from './sink/media-counts.ts';
@@ -36,6 +37,8 @@ export type RecorderSettings = {
   maxSize?: number | null;
   /** As WorkerConfig has it. */
   antMediaUrl?: string | null;
+  /** Which addresses the page may reach. */
+  outbound: OutboundRules;
   logLevel: LogLevel;
 };
 
@@ -106,6 +109,8 @@ export type FromRecorder =
   | { type: 'warning'; code: string; message: string }
   /** The whole of what the sink has counted in this attempt; at most once a second, where it changed, and at the end. */
   | { type: 'media'; counts: MediaSocketCounts }
+  /** Dials of the page that were denied since the last such message; about once a second at most. */
+  | { type: 'denied'; dials: Partial<Record<DenialClass, number>> }
   /** A push has another state. @property index in the spec */
   | { type: 'push'; index: number; state: PushState; error: RecordingError | null }
   /** What a command came to; none goes without, but those of a process that dies. */

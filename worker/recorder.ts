@@ -4,6 +4,7 @@ import { isLoopbackHost } from '../shared/address.ts';
 import { asTabreelError, TabreelError, type ErrorCode } from '../shared/errors.ts';
 import type { RecordingJob } from '../shared/job.ts';
 import { withoutQuery, type Log } from '../shared/log.ts';
+import { judgeBy } from '../shared/outbound/judge.ts';
 import type { CaptureEngineName, PageSecrets } from '../shared/recording.ts';
 import { abortable } from './abortable.ts';
 import type { PageCommands } from './commands.ts';
@@ -17,6 +18,7 @@ import { mayPass } from './capture/stream-session.ts';
 import { engineFor } from './engines.ts';
 import { monotonicMicros } from './media/clock.ts';
 import { createSections } from './media/sections.ts';
+import { createDenials } from './outbound/denials.ts';
 import { startProxy } from './outbound/proxy.ts';
 import { createPace } from './pace.ts';
 import { createPushing, type Pushing } from './pushing.ts';
@@ -151,7 +153,8 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
   ending.throwIfAborted();
   const { engine, paced } = engineFor(name);
 
-  await using proxy = await startProxy({ log });
+  using denials = createDenials(report);
+  await using proxy = await startProxy({ log, judge: judgeBy(settings.outbound), denied: denials.denied });
   const captureTitle = `tabreel-${randomBytes(8).toString('hex')}`;
   await using launched = await launchBrowser(
     {

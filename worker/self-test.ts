@@ -55,6 +55,7 @@ export async function selfTest(settings: RecorderSettings, log: Log): Promise<Se
   const server = createServer((_, response) => response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' }).end(page));
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
   const abandon = new AbortController();
   const late = setTimeout(() => abandon.abort(new TabreelError('self_test_failed', `It was not over after ${PATIENCE_MS / 1000} s`)), PATIENCE_MS);
   try {
@@ -71,7 +72,7 @@ export async function selfTest(settings: RecorderSettings, log: Log): Promise<Se
         credential: 'none',
         origin: { source: 'self-test', hops: 0 },
         spec: {
-          url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`,
+          url: `http://127.0.0.1:${port}/`,
           width: 320, height: 240, frameRate: 30, maxDuration: LENGTH, audio: true, videoBitrate: 500_000, audioBitrate: 64_000,
           start: { when: 'load', timeout: 20 }, webrtc: 'proxied', record: true, push: [],
         },
@@ -79,7 +80,8 @@ export async function selfTest(settings: RecorderSettings, log: Log): Promise<Se
       }),
       attempt: 1,
       secrets: { headers: {}, cookies: [] },
-      settings: { ...settings, maxSize: null },
+      // of what is in here, its own page is all that it may reach
+      settings: { ...settings, maxSize: null, outbound: { allow: [`127.0.0.1:${port}`], own: [] } },
       continues: { startedAt: null, pausedMs: 0, pausedAt: null, clockOffset: 0 },
       pausing: createPausing(),
       commands: createPageCommands(),

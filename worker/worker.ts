@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { warnOfEviction } from '../shared/eviction.ts';
 import type { Log } from '../shared/log.ts';
 import { networkIdentity } from '../shared/network-identity.ts';
+import type { OwnPort } from '../shared/outbound/policy.ts';
 import { createPresence, type Standing } from '../shared/presence.ts';
 import { createFinishQueue, createRecordQueue, patientRedis } from '../shared/queue.ts';
 import { startReconciler } from '../shared/reconciler.ts';
@@ -18,6 +19,7 @@ import { createMachineReader } from './machine.ts';
 import { announcePresence } from './presence.ts';
 import { prepare, type SoundDelay } from './preparation.ts';
 import { createMediaMetrics } from './media-metrics.ts';
+import { createOutboundMetrics } from './outbound-metrics.ts';
 import type { RecorderSettings } from './process-protocol.ts';
 import { createRecorderPool, type RecorderPool } from './recorder-pool.ts';
 import { watchSharedMemory } from './shm.ts';
@@ -40,6 +42,8 @@ export type WorkerDependencies = {
   handOver?: boolean;
   /** False where somebody waits for the recording: a page that can't be had fails it at once. */
   patient?: boolean;
+  /** Ports of the service that pages must not reach, beside the worker's own and that of Redis. */
+  ownPorts?: readonly OwnPort[];
 };
 
 export type RunningWorker = AsyncDisposable & {
@@ -86,6 +90,8 @@ export async function startWorker(config: WorkerConfig, log: Log, dependencies: 
   let standing = (): Standing => ({ slots: config.slots, running: 0, room: 0, leaving: false });
   const announcement = await announcePresence(createPresence(redis, config.queuePrefix), networkIdentity(), randomUUID(), () => standing(), log);
   stack.defer(() => announcement.end());
+  const own = [...config.ownPorts, ...(dependencies.ownPorts ?? [])];
+  const outbound = { allow: config.outboundAllow, own };
   const settings: RecorderSettings = {
     browser,
     sandbox: config.sandbox,
@@ -99,10 +105,12 @@ export async function startWorker(config: WorkerConfig, log: Log, dependencies: 
     browserMemoryLimit: config.browserMemoryLimit,
     maxSize: config.maxSize,
     antMediaUrl: config.antMediaUrl,
+    outbound,
     logLevel: config.logLevel,
   };
   const store = createRecordingStore(redis, config.queuePrefix);
   const media = createMediaMetrics();
+  const denials = createOutboundMetrics();
   const shm = stack.use(watchSharedMemory(log));
   const reconciler = stack.use(startReconciler({ redis, store, recordQueue, finishQueue, retention: null, log }));
   let limitChanged = () => {};
@@ -118,7 +126,7 @@ export async function startWorker(config: WorkerConfig, log: Log, dependencies: 
     }),
   );
   const consumer = startConsumer({
-    config, admission, held: true, redis, subscriber, store, recordQueue, finishQueue, pool, settings, media, log,
+    config, admission, held: true, redis, subscriber, store, recordQueue, finishQueue, pool, settings, media, denials, log,
     steady: reconciler.steady,
     handOver: dependencies.handOver ?? true,
     patient: dependencies.patient ?? true,
@@ -152,11 +160,14 @@ export async function startWorker(config: WorkerConfig, log: Log, dependencies: 
             consumer,
             pool,
             selfTest: preparation.state,
-            metrics: () => consumer.text() + admission.text() + media.text() + shm.text(),
+            metrics: () => consumer.text() + admission.text() + media.text() + denials.text() + shm.text(),
             redis,
           }),
         );
-  if (health !== null) log.info('health listens', { port: health.port });
+  if (health !== null) {
+    own.push({ host: null, port: health.port });
+    log.info('health listens', { port: health.port });
+  }
   stack.defer(() => leaving.abort());
   const begun = preparation.done.then((soundDelay) => {
     settings.soundDelay = soundDelay;

@@ -1,9 +1,10 @@
 /** Tells webhooks what waits for them: one POST at a time for a recording, several recordings at once. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Log } from '../../shared/log.ts';
+import type { Judge } from '../../shared/outbound/policy.ts';
 import type { RecordWebhook, RecordingRecord, RecordingStore } from '../../shared/recording-store.ts';
 import { messageOf, signedHeaders } from './message.ts';
-import { postOnce, type Post } from './post.ts';
+import { createPost, type Post } from './post.ts';
 import type { Head, WebhookEvent, WebhookQueue } from './queue.ts';
 import { openTarget } from './target.ts';
 
@@ -36,6 +37,8 @@ export type WebhookDeps = {
   store: RecordingStore;
   log: Log;
   secretsKeys: readonly string[];
+  /** Of the addresses that callers named. */
+  judge: Judge;
   /** Null where links can't be signed. */
   tokenSecrets: readonly string[] | null;
 };
@@ -51,7 +54,7 @@ type Outcome = { host: string | null; status: number; error?: never } | { host: 
 export function startWebhooks(deps: WebhookDeps, options: WebhookOptions = {}): AsyncDisposable {
   const { queue, store, log } = deps;
   const times = { ...defaultTimes, ...options.times };
-  const post = options.post ?? postOnce;
+  const post = options.post ?? createPost(deps.judge);
   const stopped = new AbortController();
   const cut = new AbortController();
   const running = new Map<string, Promise<void>>();

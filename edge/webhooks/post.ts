@@ -1,6 +1,8 @@
 /** One POST to an address that a caller gave. */
 import { request as requestHttp } from 'node:http';
 import { request as requestHttps } from 'node:https';
+import { assertLiteral, judgedLookup } from '../../shared/outbound/judge.ts';
+import type { Judge } from '../../shared/outbound/policy.ts';
 
 /**
  * Sends the body once, and answers the status; redirects are not followed.
@@ -14,13 +16,17 @@ const MAX_IGNORED_BYTES = 64 * 1024;
 
 /**
  * Every connection is dialled anew: none that was allowed for one address serves another, and none turns out to be closed.
- * The address is not looked at here. A filter of what callers may have dialled belongs into the request's `lookup`, which
- * sees every address before it is connected to; addresses given as numbers pass it by and have to be looked at before.
+ *
+ * @param judge asked for all addresses of the host before one of them is dialled; where it denies, OutboundDenied is thrown
  */
-export const postOnce: Post = (url, headers, body, signal) =>
-  new Promise((resolve, reject) => {
-    const send = url.startsWith('https:') ? requestHttps : requestHttp;
-    const options = { method: 'POST', agent: false, headers: { ...headers, 'content-length': Buffer.byteLength(body) }, signal };
+export const createPost = (judge: Judge): Post => async (url, headers, body, signal) => {
+  const { hostname, port: given, protocol } = new URL(url);
+  const port = Number(given || (protocol === 'https:' ? 443 : 80));
+  await assertLiteral(judge, hostname, port);
+  return new Promise((resolve, reject) => {
+    const send = protocol === 'https:' ? requestHttps : requestHttp;
+    const lookup = judgedLookup(judge, hostname, port);
+    const options = { method: 'POST', agent: false, lookup, headers: { ...headers, 'content-length': Buffer.byteLength(body) }, signal };
     const request = send(new URL(url), options, (response) => {
       let read = 0;
       response.on('error', () => undefined);
@@ -35,3 +41,4 @@ export const postOnce: Post = (url, headers, body, signal) =>
     request.on('close', () => reject(new Error('the connection was closed without an answer')));
     request.end(body);
   });
+};

@@ -58,7 +58,7 @@ async function compare(file: string, references: string, chosen: string, matrix:
 
 async function drawReferences(found: FoundBrowser, url: string, directory: string): Promise<void> {
   await mkdir(directory, { recursive: true });
-  await using proxy = await startProxy({ log: createLog('error', () => undefined) });
+  await using proxy = await startProxy({ log: createLog('error', () => undefined), judge: async () => null });
   await using launched = await launchBrowser(plainLaunch(found, proxy.port), AbortSignal.timeout(30_000));
   const page = (await launched.browser.pages())[0] ?? (await launched.browser.newPage());
   await page.setViewport({ width: picture.width, height: picture.height });

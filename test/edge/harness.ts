@@ -67,6 +67,8 @@ export async function testEdge(server: Server, overrides: Partial<EdgeConfig> = 
     storageUrl: pathToFileURL(directory).href,
     maxDuration: 14_400,
     webrtc: 'proxied',
+    // receivers are here
+    outboundAllow: ['127.0.0.0/8', '::1'],
     ...(options.keyed === true ? { apiKeys: keySetting(operator) } : {}),
     ...overrides,
   };

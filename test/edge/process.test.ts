@@ -51,7 +51,7 @@ describe('settings', () => {
 
   test('have defaults', () => {
     expect(read({})).toMatchObject({ host: '127.0.0.1', port: 8080, queuePrefix: 'tabreel', storageUrl: 'file:///tmp/r', maxDuration: 14_400, publicUrl: null, tokenSecrets: null });
-    expect(readFinaliserConfig(base, 'file:///tmp/r')).toEqual({ redisUrl: 'redis://127.0.0.1', queuePrefix: 'tabreel', storageUrl: 'file:///tmp/r', tokenSecrets: null, secretsKeys: null, retention: null, healthPort: null });
+    expect(readFinaliserConfig(base, 'file:///tmp/r')).toEqual({ redisUrl: 'redis://127.0.0.1', queuePrefix: 'tabreel', storageUrl: 'file:///tmp/r', tokenSecrets: null, secretsKeys: null, retention: null, outboundAllow: [], healthPort: null });
     expect(read({ PUBLIC_URL: 'https://rec.example.com/x/' }).publicUrl).toBe('https://rec.example.com/x');
     expect(read({})).toMatchObject({ allowedHosts: null, wsScheme: 'auto', allowInsecureWs: false });
     expect(read({ ALLOWED_HOSTS: 'rec.example.com, *.example.org' }).allowedHosts).toEqual(['rec.example.com', '*.example.org']);

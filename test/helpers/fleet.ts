@@ -16,6 +16,7 @@ import { Redis } from 'ioredis';
 import { freePort } from '../../bin/local-redis.ts';
 import type { Manifest } from '../../edge/finish/manifest.ts';
 import type { Environment } from '../../shared/config.ts';
+import { LOCAL_ALLOW } from '../../shared/outbound/policy.ts';
 import { createFinishQueue, createRecordQueue, failFastRedis } from '../../shared/queue.ts';
 import { createRecordingStore, type RecordingStore } from '../../shared/recording-store.ts';
 import { isEnd, type CaptureEngineName, type Recording, type RecordingState } from '../../shared/recording.ts';
@@ -154,6 +155,8 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
     ADMISSION: 'slots',
     CAPTURE_ENGINE: options.engine ?? 'self',
     CHROMIUM_SANDBOX: process.getuid?.() === 0 ? 'off' : 'on',
+    // the pages are here
+    OUTBOUND_ALLOW: LOCAL_ALLOW,
     ...options.environment,
   };
 

@@ -37,11 +37,12 @@ export type RecorderRunOptions = {
   paused?: boolean;
   settings?: Partial<RecorderSettings>;
   push?: PushSpec[];
+  webrtc?: 'proxied' | 'direct';
 };
 
 export async function startRecorder(options: RecorderRunOptions): Promise<RecorderRun> {
   const request = recordingRequest.parse({ width: 640, height: 360, ...options.request, ...(options.push === undefined ? {} : { push: [{ type: 'antmedia' }] }) });
-  const spec = { ...request, maxDuration: request.maxDuration ?? 60, videoBitrate: request.videoBitrate ?? defaultVideoBitrate(request), webrtc: 'proxied' as const, push: options.push ?? [] };
+  const spec = { ...request, maxDuration: request.maxDuration ?? 60, videoBitrate: request.videoBitrate ?? defaultVideoBitrate(request), webrtc: options.webrtc ?? ('proxied' as const), push: options.push ?? [] };
   const parts: SinkPart[] = [];
   const reports: { at: number; message: FromRecorder }[] = [];
   const lines: string[] = [];
@@ -106,6 +107,7 @@ export async function startRecorder(options: RecorderRunOptions): Promise<Record
       mediaCa: null,
       allowInsecureWs: false,
       soundDelay: {},
+      outbound: { allow: ['*'], own: [] },
       logLevel: 'debug',
       ...options.settings,
     } as RecorderSettings,

@@ -11,6 +11,7 @@ import type { Manifest } from '../../edge/finish/manifest.ts';
 import { startFinaliser } from '../../edge/finishing.ts';
 import { startEdge } from '../../edge/server.ts';
 import type { Environment } from '../../shared/config.ts';
+import { LOCAL_ALLOW } from '../../shared/outbound/policy.ts';
 import { createLog } from '../../shared/log.ts';
 import { isEnd, type CaptureEngineName, type Recording, type RecordingState } from '../../shared/recording.ts';
 import { findBrowser } from '../../worker/browser/find.ts';
@@ -93,6 +94,8 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
     SPOOL_DIR: join(directory, 'spool'),
     CAPTURE_ENGINE: options.engine ?? 'self',
     CHROMIUM_SANDBOX: process.getuid?.() === 0 ? 'off' : 'on',
+    // the pages are here
+    OUTBOUND_ALLOW: LOCAL_ALLOW,
     TOKEN_SECRET: 'system-test-token-secret',
     SECRETS_KEY: 'system-test-secrets-key',
     // of the processes of recordings, whose lines go to this one's stderr

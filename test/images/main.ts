@@ -66,7 +66,7 @@ const redis = stack.use(await startRedis());
 const pages = await startPages();
 stack.defer(() => pages.close());
 
-const common = { REDIS_URL: redis.url, TOKEN_SECRET: 'images-test-token-secret', SECRETS_KEY: 'images-test-secrets-key' };
+const common = { REDIS_URL: redis.url, TOKEN_SECRET: 'images-test-token-secret', SECRETS_KEY: 'images-test-secrets-key', OUTBOUND_ALLOW: '127.0.0.1' };
 const storage = mine('storage');
 const binds = { '/recordings': `${storage}:rw` };
 /** This machine's network is the containers', so each process has ports of its own. */

@@ -47,6 +47,7 @@ describe.skipIf(await lacks('root', 'ffmpeg', 'headless shell'))('a worker', () 
     SLOTS: '1',
     CAPTURE_ENGINE: 'self',
     CHROMIUM_SANDBOX: 'off',
+    OUTBOUND_ALLOW: '127.0.0.1',
     ...more,
   });
   /** A mount namespace of its own, with such a /dev/shm in it. */

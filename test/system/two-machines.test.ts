@@ -73,6 +73,8 @@ describe.skipIf(await lacks('network namespaces', 'redis-server', 'ffmpeg', 'hea
       SLOTS: '1',
       CAPTURE_ENGINE: 'self',
       CHROMIUM_SANDBOX: 'off',
+      // the page is on the worker's own machine
+      OUTBOUND_ALLOW: '127.0.0.1',
     });
     const pages = start(workerSide, [process.execPath, '--input-type=module', '--eval', `
       import { startPages } from ${JSON.stringify(new URL('../helpers/pages.ts', import.meta.url).href)};

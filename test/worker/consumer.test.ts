@@ -10,6 +10,7 @@ import { seal } from '../../shared/token.ts';
 import type { AttemptTimes } from '../../worker/attempt.ts';
 import { startConsumer, type Consumer } from '../../worker/consumer.ts';
 import { createMediaMetrics, type MediaMetrics } from '../../worker/media-metrics.ts';
+import { createOutboundMetrics } from '../../worker/outbound-metrics.ts';
 import { createRecorderPool, type RecorderPool } from '../../worker/recorder-pool.ts';
 import { insecureWarning } from '../../worker/sink/media-way.ts';
 import { hasRedisServer, realRedis, startRedis, type RealRedis, type TestRedis } from '../helpers/redis.ts';
@@ -92,9 +93,10 @@ async function start(options: Options = {}): Promise<World> {
     pool,
     settings: {
       browser: noBrowser, sandbox: true, devShm: true, mediaCa: null, allowInsecureWs: options.allowInsecureWs ?? false, spool: null, mediaFound: false,
-      soundDelay: {}, logLevel: 'error',
+      soundDelay: {}, outbound: { allow: [], own: [] }, logLevel: 'error',
     },
     media,
+    denials: createOutboundMetrics(),
     steady: () => true,
     handOver: options.handOver ?? true,
     log,

@@ -18,7 +18,7 @@ afterEach(async () => {
 });
 
 async function start(options: Partial<ProxyOptions> = {}): Promise<OutboundProxy> {
-  const proxy = await startProxy({ log: createLog('error', () => {}), ...options });
+  const proxy = await startProxy({ log: createLog('error', () => {}), judge: async () => null, ...options });
   closers.push(async () => proxy[Symbol.asyncDispose]());
   return proxy;
 }
@@ -234,7 +234,7 @@ describe('what the proxy can not reach', () => {
   });
 
   it('is forgotten as a failure once it can be reached, and only so many are remembered', async () => {
-    const proxy = await start({ judge: async ({ host }) => (host.endsWith('.localhost') ? 'no' : null) });
+    const proxy = await start({ judge: async ({ host }) => (host.endsWith('.localhost') ? { class: 'loopback', reason: 'no' } : null) });
     const port = await deadPort();
     await viaProxy(proxy, `http://127.0.0.1:${port}/`);
     expect(proxy.failures.size).toBe(1);
@@ -285,12 +285,12 @@ describe('what the proxy can not reach', () => {
     const proxy = await start({
       judge: async (target) => {
         judged.push(target);
-        return target.host === 'localhost' ? 'not a public address' : null;
+        return target.host === 'localhost' ? { class: 'private', reason: 'a private address' } : null;
       },
     });
     const denied = await viaProxy(proxy, `http://localhost:${port}/`);
     expect(denied).toMatchObject({ status: 403 });
-    expect(denied.body.toString()).toContain('not a public address');
+    expect(denied.body.toString()).toContain('a private address');
     expect(judged).toEqual([{ host: 'localhost', port, addresses: ['127.0.0.1', '::1'] }]);
     expect(dialled).toBe(0);
     expect((await viaProxy(proxy, `http://127.0.0.1:${port}/`)).status).toBe(200);

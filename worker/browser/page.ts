@@ -86,7 +86,7 @@ async function navigate(page: Page, spec: RecordingSpec, proxy: Pick<OutboundPro
   }
   if (response === null) return; // a fragment of the same document
   const dialCode = response.headers()[PROXY_ERROR_HEADER];
-  if (dialCode !== undefined) throw dialError(spec.url, dialCode, undefined);
+  if (dialCode !== undefined) throw dialError(response.url(), dialCode, undefined);
   const status = response.status();
   if (status < 400) return;
   const code = status >= 500 || passing.has(status) ? 'target_http_unavailable' : 'target_http_status';
@@ -116,6 +116,9 @@ function navigationError(error: unknown, spec: RecordingSpec, proxy: Pick<Outbou
 /** @param code why the proxy's dial failed, a system error's code. */
 function dialError(url: string, code: string, cause: unknown): TabreelError {
   const { host } = new URL(url);
+  if (code === 'DENIED') {
+    return new TabreelError('target_blocked', `${host} is not open to recordings: it has an address that is not public, or is a port of this service. OUTBOUND_ALLOW of the workers opens addresses and hosts`, { cause });
+  }
   if (code === 'EAI_AGAIN') return new TabreelError('target_dns_temporary', `${host} can not be looked up just now: its name server does not answer`, { cause });
   if (code === 'ENOTFOUND') return new TabreelError('target_dns', `${host} does not resolve`, { cause });
   return new TabreelError('target_unreachable', `${host} can not be reached: ${code}`, { cause });

@@ -2,11 +2,10 @@
 import { lookup } from 'node:dns/promises';
 import { connect, isIP, type Socket } from 'node:net';
 import { isLocalhost, localhostAddresses } from '../../shared/address.ts';
+import type { Denial, Judge } from '../../shared/outbound/policy.ts';
 
-export type Target = { host: string; port: number };
-
-/** @returns null where the dial is allowed, else the reason in words. All addresses of the name are given, never one. */
-export type Judge = (target: Target & { addresses: readonly string[] }) => Promise<string | null>;
+/** @property path where it is dialled for one plain GET alone */
+export type Target = { host: string; port: number; path?: string | undefined };
 
 /** Milliseconds. */
 export type DialTimes = { lookup: number; connect: number; stagger: number };
@@ -17,10 +16,13 @@ export const defaultDialTimes: DialTimes = { lookup: 10_000, connect: 15_000, st
 export class DialError extends Error {
   override readonly name = 'DialError';
   readonly code: string;
+  /** Where it is `DENIED`. */
+  readonly denial: Denial | null;
 
-  constructor(code: string, message: string) {
+  constructor(code: string, message: string, denial: Denial | null = null) {
     super(message);
     this.code = code;
+    this.denial = denial;
   }
 }
 
@@ -28,9 +30,9 @@ export class DialError extends Error {
 export async function dial(target: Target, judge: Judge, signal: AbortSignal, times: DialTimes = defaultDialTimes): Promise<Socket> {
   const addresses = await addressesOf(target.host, times.lookup);
   signal.throwIfAborted();
-  const refusal = await judge({ ...target, addresses });
+  const denial = await judge({ ...target, addresses });
   signal.throwIfAborted();
-  if (refusal !== null) throw new DialError('DENIED', refusal);
+  if (denial !== null) throw new DialError('DENIED', `${target.host} is ${denial.reason}, which is not open to recordings`, denial);
   return connectAny(addresses, target.port, signal, times);
 }
 

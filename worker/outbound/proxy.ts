@@ -9,7 +9,8 @@ import { createServer, request as httpRequest, STATUS_CODES, type IncomingMessag
 import { BlockList, isIPv6, type AddressInfo, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Log } from '../../shared/log.ts';
-import { defaultDialTimes, dial, DialError, type DialTimes, type Judge, type Target } from './dial.ts';
+import { createJudge, type Denial, type Judge } from '../../shared/outbound/policy.ts';
+import { defaultDialTimes, dial, DialError, type DialTimes, type Target } from './dial.ts';
 import { absoluteTarget, authorityTarget, forwardable } from './request.ts';
 import { tunnel } from './tunnel.ts';
 
@@ -31,8 +32,10 @@ export type ProxyOptions = {
   log: Log;
   /** HTML of the page at `controllerUrl`. */
   controllerPage?: string;
-  /** Asked before each dial; allows everything by default. */
+  /** Asked before each dial; by default only what is public may be dialled. */
   judge?: Judge;
+  /** A target was denied. */
+  denied?: (target: Target, denial: Denial) => void;
   times?: Partial<DialTimes>;
 };
 
@@ -67,7 +70,7 @@ export function failureKey(url: string): string {
 /** Listens once it resolves. Disposing cuts every connection at once. */
 export async function startProxy(options: ProxyOptions): Promise<OutboundProxy> {
   const { log } = options;
-  const judge = options.judge ?? (async () => null);
+  const judge = options.judge ?? onlyPublic;
   const times = { ...defaultDialTimes, ...options.times };
   const controllerPath = `/${randomBytes(24).toString('base64url')}`;
   const page = Buffer.from(options.controllerPage ?? defaultPage);
@@ -79,7 +82,7 @@ export async function startProxy(options: ProxyOptions): Promise<OutboundProxy> 
   let port = 0;
 
   const judgeAll: Judge = async (target) => {
-    if (target.port === port && target.addresses.some(isThisMachine)) return 'the proxy is not a target';
+    if (target.port === port && target.addresses.some(isThisMachine)) return { class: 'own', reason: 'a port of this service' };
     return judge(target);
   };
 
@@ -110,6 +113,7 @@ export async function startProxy(options: ProxyOptions): Promise<OutboundProxy> 
       const failure = error instanceof DialError ? error : new DialError('EPROXY', String(error));
       if (failure.code === 'ECANCELED') throw failure;
       counts[failure.code === 'DENIED' ? 'denied' : 'failed'] += 1;
+      if (failure.denial !== null) options.denied?.(target, failure.denial);
       failures.delete(key); // so that it becomes the youngest
       failures.set(key, failure.code);
       if (failures.size > MAX_FAILURES) failures.delete(failures.keys().next().value as string);
@@ -172,7 +176,7 @@ export async function startProxy(options: ProxyOptions): Promise<OutboundProxy> 
     if (own) return answerPage(response, page);
     const asked = absoluteTarget(request.url ?? '');
     if (asked === null) return answer(response, 400, 'EBADTARGET', 'this is a proxy: it takes absolute http URLs');
-    dialNoted(asked.target, request.socket).then(
+    dialNoted({ ...asked.target, path: request.method === 'GET' ? asked.path : undefined }, request.socket).then(
       (upstream) => forward(request, response, upstream, asked),
       (error: DialError) => answer(response, statusOf(error), error.code, error.message),
     );
@@ -268,6 +272,8 @@ function answerPage(response: ServerResponse, page: Buffer): void {
 }
 
 const headerLines = (headers: readonly string[]): string => headers.map((text, i) => (i % 2 === 0 ? `${text}: ` : `${text}\r\n`)).join('');
+
+const onlyPublic = createJudge({ allow: [], own: [] }, { resolve: async () => [], localAddresses: () => [] });
 
 // connecting to an unspecified address reaches the machine itself
 const thisMachine = new BlockList();

@@ -25,7 +25,7 @@ export const alone = (name: string, found: FoundBrowser): Way => ({
   what: `${found.kind === 'chrome' ? 'Chromium' : 'headless shell'} ${found.version} shows the page; nothing is captured`,
   draws: null,
   async start({ url, group }) {
-    const proxy = await startProxy({ log: silent });
+    const proxy = await startProxy({ log: silent, judge: async () => null });
     const launched = await launchBrowser(
       { ...plainLaunch(found, proxy.port), executable: group.wrap(found.executable) },
       AbortSignal.timeout(30_000),

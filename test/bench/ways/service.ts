@@ -8,6 +8,7 @@ import { inherited } from '../../helpers/environment.ts';
 import { createGroup } from '../group.ts';
 import { startProgram } from '../processes.ts';
 import { AUDIO_BITRATE, picture, VIDEO_BITRATE, type Way } from '../way.ts';
+import { LOCAL_ALLOW } from '../../../shared/outbound/policy.ts';
 
 export type Service = AsyncDisposable & {
   engine: CaptureEngineName;
@@ -49,6 +50,7 @@ export async function startService({ engine, name, redisUrl, directory }: Servic
     CAPTURE_ENGINE: engine,
     SLOTS: '1',
     HEALTH_PORT: '0',
+    OUTBOUND_ALLOW: LOCAL_ALLOW,
     ...(process.getuid?.() === 0 ? { CHROMIUM_SANDBOX: 'off' } : {}),
   });
   const { healthPort } = JSON.parse(await worker.line(/worker runs/)) as { healthPort: number };
