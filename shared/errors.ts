@@ -59,7 +59,7 @@ export const errorKinds = {
   target_dns: { blame: 'target', retryable: false, title: "The page's host name does not resolve" },
   target_dns_temporary: { blame: 'target', retryable: true, title: "The page's host name can not be looked up just now" },
   target_unreachable: { blame: 'target', retryable: true, title: "The page's server does not answer" },
-  target_blocked: { blame: 'caller', retryable: false, title: "The page's address is not open to recordings" },
+  target_blocked: { blame: 'target', retryable: false, title: "The page's address is not open to recordings" },
   target_tls: { blame: 'target', retryable: false, title: "The page's certificate is not valid" },
   target_http_status: { blame: 'target', retryable: false, title: 'The page answered with an error status' },
   target_http_unavailable: { blame: 'target', retryable: true, title: 'The page is not to be had just now' },

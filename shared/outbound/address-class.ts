@@ -6,10 +6,10 @@ export type AddressClass = (typeof addressClasses)[number];
 
 /**
  * Where clouds keep credentials for whoever asks from the inside: AWS, GCP, Azure and others (169.254.169.254), AWS's containers
- * (169.254.170.2, 169.254.170.23) and IPv6, Alibaba, Azure's wire server, Oracle.
+ * (169.254.170.2, 169.254.170.23) and IPv6, GKE's workload identity, Alibaba, Azure's wire server, Oracle.
  */
 const metadata: ReadonlySet<string> = new Set([
-  '169.254.169.254', '169.254.170.2', '169.254.170.23', '169.254.169.253', '168.63.129.16', '100.100.100.200', '192.0.0.192',
+  '169.254.169.254', '169.254.170.2', '169.254.170.23', '169.254.169.252', '169.254.169.253', '168.63.129.16', '100.100.100.200', '192.0.0.192',
   'fd00:ec2::254', 'fd00:ec2::23', 'fd20:ce::254', 'fe80::a9fe:a9fe',
 ]);
 

@@ -164,7 +164,7 @@ describe.skipIf(await lacks('headless shell'))('a page that looks for others', (
     [opened] = [0];
     const run = await startRecorder({ engine: 'self', request: { url: url(), audio: false, maxDuration: 3 }, settings: { outbound: { allow: [], own: [] } } });
     const { error } = await run.ended;
-    expect(error).toMatchObject({ code: 'target_blocked', blame: 'caller', retryable: false, message: expect.stringContaining('OUTBOUND_ALLOW') });
+    expect(error).toMatchObject({ code: 'target_blocked', blame: 'target', retryable: false, message: expect.stringContaining('OUTBOUND_ALLOW') });
     expect(opened).toBe(0);
   });
 });

@@ -291,7 +291,7 @@ describe('what the proxy can not reach', () => {
     const denied = await viaProxy(proxy, `http://localhost:${port}/`);
     expect(denied).toMatchObject({ status: 403 });
     expect(denied.body.toString()).toContain('a private address');
-    expect(judged).toEqual([{ host: 'localhost', port, addresses: ['127.0.0.1', '::1'] }]);
+    expect(judged).toEqual([{ host: 'localhost', port, addresses: ['127.0.0.1', '::1'], path: '/' }]);
     expect(dialled).toBe(0);
     expect((await viaProxy(proxy, `http://127.0.0.1:${port}/`)).status).toBe(200);
   });

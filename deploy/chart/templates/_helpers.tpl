@@ -145,6 +145,7 @@ seccompProfile: {type: RuntimeDefault}
 - {name: QUEUE_PREFIX, value: {{ .Values.redis.queuePrefix | quote }}}
 - {name: LOG_LEVEL, value: {{ .Values.logLevel }}}
 - {name: HEALTH_PORT, value: "9090"}
+- {name: OUTBOUND_ALLOW, value: {{ join "," .Values.outboundAllow | quote }}}
 - name: SECRETS_KEY
   valueFrom: {secretKeyRef: {name: {{ .Values.secrets.existingSecret }}, key: {{ .Values.secrets.secretsKeyKey }}}}
 {{- end -}}

@@ -52,7 +52,6 @@ spec:
         - {name: SELF_TEST, value: {{ $worker.selfTest | quote }}}
         - {name: SPOOL_DIR, value: /spool}
         - {name: SPOOL_LIMIT, value: {{ $worker.spoolLimit | quote }}}
-        - {name: OUTBOUND_ALLOW, value: {{ join "," .Values.outboundAllow | quote }}}
         - {name: ALLOW_INSECURE_WS, value: {{ .Values.allowInsecureWs | quote }}}
         - {name: HOME, value: /tmp/home}
         {{- if or $worker.mediaCa.configMap $worker.mediaCa.secret }}
