@@ -66,6 +66,8 @@ describe('the settings of a worker', () => {
       engine: 'auto',
       mediaCa: null,
       allowInsecureWs: false,
+      outboundAllow: [],
+      ownPorts: [{ host: 'r', port: 6379 }],
       spool: { directory: tmpdir(), bytes: 2 * 1024 ** 3 },
       secretsKeys: null,
       browserMemoryLimit: 4 * 1024 ** 3,
