@@ -7,6 +7,9 @@ const system = { testTimeout: 120_000, hookTimeout: 60_000 };
 export default defineConfig({
   test: {
     globalSetup: 'test/compile-cache.ts',
+    // Most tests drive browsers and servers beside others: one that fails has a second try, and is named at the end of the run.
+    retry: 1,
+    reporters: ['default', './test/second-tries.ts'],
     projects: [
       {
         test: {

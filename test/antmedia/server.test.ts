@@ -122,7 +122,9 @@ describe.skipIf(skipped)('a stand-in for an Ant Media Server', { timeout: 15_000
 
       const file = await server.received('standup');
       const { video, audio } = await probe(file);
-      expect(video).toMatchObject({ codec: 'h264', width: 640, height: 360, frames: session.video.length });
+      // what is sent again may come twice, and what comes before the first key frame can't be played
+      const playable = new Set(session.video.slice(session.video.findIndex(({ key }) => key)).map(({ rtpTimestamp }) => rtpTimestamp));
+      expect(video).toMatchObject({ codec: 'h264', width: 640, height: 360, frames: playable.size });
       expect(audio).toMatchObject({ codec: 'opus', sampleRate: 48_000 });
       const frames = await readFrames(file);
       const beeps = await readBeeps(file);

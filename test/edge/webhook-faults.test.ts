@@ -48,7 +48,7 @@ describe.concurrent('a finaliser that tells webhooks', () => {
   });
 
   // seldom, on a busy machine, something here takes longer than half a minute
-  test.skipIf(!hasRedisServer)('whose Redis dies between POST and answer, and comes back, goes on', { timeout: 60_000, retry: 1 }, async () => {
+  test.skipIf(!hasRedisServer)('whose Redis dies between POST and answer, and comes back, goes on', { timeout: 60_000 }, async () => {
     await using server = await realRedis();
     await server.start();
     await using own = await sealingEdge(server);
