@@ -4,7 +4,7 @@
  */
 import { asTabreelError, type TabreelError } from '../shared/errors.ts';
 import type { Log } from '../shared/log.ts';
-import { mayDialFor } from '../shared/push-addresses.ts';
+import type { Judge } from '../shared/outbound/policy.ts';
 import type { PushSecrets, PushStats, RecordingSpec } from '../shared/recording.ts';
 import { avcCodec, type AudioChunk, type VideoPacket } from './capture/capture.ts';
 import { monotonicMicros } from './media/clock.ts';
@@ -36,6 +36,8 @@ export type PushingOptions = {
   ca: string | null;
   /** As WorkerConfig has it. */
   antMediaUrl: string | null;
+  /** Of what callers name, as of what pages do. */
+  judge: Judge;
   /** The next picture is to be a key frame. */
   keyFrame(): void;
   /** No push is left: all have failed. @param error the last one's */
@@ -113,7 +115,7 @@ export function createPushing(options: PushingOptions): Pushing {
     const { streamId } = target;
     if (state === 'live' && target.recordType !== undefined) {
       // each session is a stream of its own there, which nothing records yet
-      askToRecord(target, { ca: options.ca, server: options.antMediaUrl, mayDial: mayDialFor(target.url) }).catch((problem: Error) => {
+      askToRecord(target, { ca: options.ca, server: options.antMediaUrl, judge: options.judge }).catch((problem: Error) => {
         report({ type: 'warning', code: `push_record_${index}`, message: `The server does not record ${streamId}: ${problem.message}` });
       });
     }
@@ -141,7 +143,7 @@ export function createPushing(options: PushingOptions): Pushing {
             onBitrate(bitsPerSecond) {
               borne[index] = bitsPerSecond;
             },
-            mayDial: mayDialFor(url),
+            judge: options.judge,
           },
         ),
       );

@@ -154,7 +154,8 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
   const { engine, paced } = engineFor(name);
 
   using denials = createDenials(report);
-  await using proxy = await startProxy({ log, judge: judgeBy(settings.outbound), denied: denials.denied });
+  const judge = judgeBy(settings.outbound);
+  await using proxy = await startProxy({ log, judge, denied: denials.denied });
   const captureTitle = `tabreel-${randomBytes(8).toString('hex')}`;
   await using launched = await launchBrowser(
     {
@@ -222,6 +223,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
     soundDelay,
     ca: settings.mediaCa,
     antMediaUrl: settings.antMediaUrl ?? null,
+    judge,
     keyFrame: () => void capture?.keyFrame().catch((error: unknown) => log.debug('key_frame_failed', { error })),
     allFailed(error) {
       if (!spec.record) over.reject(error);

@@ -4,8 +4,8 @@ import { isLoopbackHost } from '../../shared/address.ts';
 import { TabreelError, type FieldIssue } from '../../shared/errors.ts';
 import { newJob, type RecordingJob } from '../../shared/job.ts';
 import { withoutQuery } from '../../shared/log.ts';
+import { classOf, parseAddress, type AddressClass } from '../../shared/outbound/address-class.ts';
 import { mediaUrlOf } from '../../shared/origin.ts';
-import { isForbidden } from '../../shared/push-addresses.ts';
 import { queueRecording } from '../../shared/queue.ts';
 import {
   defaultVideoBitrate,
@@ -164,7 +164,8 @@ function checkRequest(request: RecordingRequest, config: AppConfig, longest: num
 
 /**
  * @param base as neighbourBase, of those that name no URL
- * @throws {TabreelError} invalid_request where two of them are one, or an address is none that a worker would dial
+ * @throws {TabreelError} invalid_request where two of them are one, or an address is none that a media server has. Beyond that it is for the
+ * worker to say which may be dialled, who resolves them.
  */
 function pushesOf({ push = [] }: RecordingRequest, base: string, now: number): { specs: PushSpec[]; secrets: PushSecrets[] } {
   const secrets: PushSecrets[] = [];
@@ -182,7 +183,7 @@ function pushesOf({ push = [] }: RecordingRequest, base: string, now: number): {
     ];
     return [
       ...(isSame ? [{ path: `push.${i}.streamId`, message: 'is pushed to the same `url` already' }] : []),
-      ...dialled.filter(([, host]) => isForbidden(url, host)).map(([path, host]) => ({ path: `push.${i}.${path}`, message: `${host} is an address that may not be dialled` })),
+      ...dialled.filter(([, host]) => isNoTarget(host)).map(([path, host]) => ({ path: `push.${i}.${path}`, message: `${host} is an address that may not be dialled` })),
     ];
   });
   if (issues.length > 0) throw invalid(issues);
@@ -190,6 +191,8 @@ function pushesOf({ push = [] }: RecordingRequest, base: string, now: number): {
 }
 
 const hostOfIceServer = (url: string): string => /^\w+:(\[[^\]]*\]|[^:?]*)/.exec(url)?.[1] ?? '';
+const noTargets: ReadonlySet<AddressClass> = new Set(['metadata', 'link_local', 'multicast', 'unspecified']);
+const isNoTarget = (host: string): boolean => parseAddress(host) !== null && noTargets.has(classOf(host));
 
 /** As Ant Media's Media Push plugin makes it: 12 letters and digits, and the time in milliseconds. */
 export function newStreamId(now: number): string {

@@ -5,9 +5,15 @@ import { networkInterfaces } from 'node:os';
 import { isLocalhost, localhostAddresses } from '../address.ts';
 import { createJudge, type Denial, type Judge, type OutboundRules } from './policy.ts';
 
+/** @returns all addresses that a name has; throws what the resolver throws */
+export type Lookup = (name: string) => Promise<string[]>;
+
+export const systemLookup: Lookup = async (name) =>
+  isLocalhost(name) ? [...localhostAddresses] : (await lookup(name, { all: true, order: 'verbatim' })).map(({ address }) => address);
+
 export const judgeBy = (rules: OutboundRules): Judge =>
   createJudge(rules, {
-    resolve: allAddresses,
+    resolve: systemLookup,
     localAddresses: () => Object.values(networkInterfaces()).flatMap((all) => (all ?? []).map(({ address }) => address)),
   });
 
@@ -26,9 +32,9 @@ export class OutboundDenied extends Error {
  * For Node's own requests: what it gives is what they dial. They ask for no address that is written as one: `assertLiteral` does.
  * @throws {OutboundDenied} by the callback
  */
-export function judgedLookup(judge: Judge, host: string, port: number): LookupFunction {
+export function judgedLookup(judge: Judge, host: string, port: number, resolve: Lookup = systemLookup): LookupFunction {
   const find = async () => {
-    const addresses = await allAddresses(host);
+    const addresses = await resolve(host);
     const denial = await judge({ host, port, addresses });
     if (denial !== null) throw new OutboundDenied(host, denial);
     return addresses.map((address) => ({ address, family: isIP(address) }));
@@ -52,9 +58,4 @@ export async function assertLiteral(judge: Judge, host: string, port: number): P
   if (isIP(literal) === 0) return;
   const denial = await judge({ host, port, addresses: [literal] });
   if (denial !== null) throw new OutboundDenied(host, denial);
-}
-
-async function allAddresses(host: string): Promise<string[]> {
-  if (isLocalhost(host)) return [...localhostAddresses];
-  return (await lookup(host, { all: true, order: 'verbatim' })).map(({ address }) => address);
 }

@@ -102,9 +102,9 @@ describe('a request with pushes', () => {
     [{ url: 'wss://[fd00:ec2::254]/live/websocket' }, 'push.0.url', '[fd00:ec2::254]'],
     // as a URL's host has it
     [{ url: 'wss://0xa9.0xfe.43518/live/websocket' }, 'push.0.url', '169.254.169.254'],
-    [{ url: 'wss://media.example.com/x', iceServers: [{ urls: 'stun:stun.example.com' }, { urls: ['turn:127.0.0.1:3478?transport=tcp'] }] }, 'push.0.iceServers.1.urls', '127.0.0.1'],
+    [{ url: 'wss://media.example.com/x', iceServers: [{ urls: 'stun:stun.example.com' }, { urls: ['turn:224.0.0.1:3478?transport=tcp'] }] }, 'push.0.iceServers.1.urls', '224.0.0.1'],
     [{ url: 'wss://media.example.com/x', iceServers: [{ urls: 'stun:[fe80::1]:3478' }] }, 'push.0.iceServers.0.urls', '[fe80::1]'],
-  ])('%j has an address that no worker dials, and is refused', async (push, path, address) => {
+  ])('%j has an address that no media server has, and is refused', async (push, path, address) => {
     const { status, body } = await sealing.post(antmedia(push), proxied);
     expect(status).toBe(400);
     expect(body.errors).toEqual([{ path, message: `${address} is an address that may not be dialled` }]);

@@ -11,6 +11,7 @@ import { testEdge, type TestEdge } from '../edge/harness.ts';
 import { createAuthority, type Authority, type Leaf } from '../helpers/certificates.ts';
 import { startRedis, type TestRedis } from '../helpers/redis.ts';
 import { lacks } from '../helpers/service.ts';
+import { openToAll } from '../helpers/judges.ts';
 import { apache } from './apache.ts';
 import { caddy } from './caddy.ts';
 import { ask } from './client.ts';
@@ -62,7 +63,7 @@ describe.skipIf(await lacks('openssl', 'chromium'))('a push without a URL reache
           onState: (state, error) => state === 'failed' && (error?.code === 'push_unauthorized' ? over.resolve(state) : over.reject(error)),
           onKeyFrameWanted: () => undefined,
           onBitrate: () => undefined,
-          mayDial: () => true,
+          judge: openToAll,
           lookup: async () => ['127.0.0.1'],
         },
       );

@@ -1,8 +1,9 @@
 import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { mayDialFor } from '../../shared/push-addresses.ts';
+import type { Judge } from '../../shared/outbound/policy.ts';
 import { askToRecord } from '../../worker/push/server-recording.ts';
+import { openTo, openToAll } from '../helpers/judges.ts';
 
 const seen: string[] = [];
 let answer: RequestListener = () => undefined;
@@ -24,9 +25,9 @@ const at = (host = '127.0.0.1', path = '/live/websocket') => ({
   streamId: 's.1',
   recordType: 'webm' as const,
 });
-const ask = async (push = at(), mayDial: (address: string) => boolean = mayDialFor(push.url)) => {
+const ask = async (push = at(), judge: Judge = openToAll) => {
   seen.length = 0;
-  return askToRecord(push, { ca: null, mayDial, timeout: 500 }).then(() => 'records', ({ message }: Error) => message.replace(/:\d+/, ''));
+  return askToRecord(push, { ca: null, judge, timeout: 500 }).then(() => 'records', ({ message }: Error) => message.replace(/:\d+/, ''));
 };
 
 describe('a server that is asked to record', () => {
@@ -40,7 +41,7 @@ describe('a server that is asked to record', () => {
     says(200, '{"success":true,"message":"0","dataId":"x","errorId":0}');
     seen.length = 0;
     const push = { ...at(), url: 'wss://media.example.com/below/live/websocket' };
-    await askToRecord(push, { ca: null, server: `http://127.0.0.1:${(server.address() as AddressInfo).port}/inner`, mayDial: () => false });
+    await askToRecord(push, { ca: null, server: `http://127.0.0.1:${(server.address() as AddressInfo).port}/inner`, judge: openTo(() => false) });
     expect(seen).toEqual(['PUT /inner/live/rest/v2/broadcasts/s.1/recording/true?recordType=webm']);
   });
 
@@ -71,8 +72,8 @@ describe('a server that is asked to record', () => {
   });
 
   test('is not dialled at an address that it may not have, by name or not', async () => {
-    expect(await ask(at(), () => false)).toBe('127.0.0.1 is 127.0.0.1, which may not be dialled');
-    expect(await ask(at('localhost'), () => false)).toMatch(/^localhost is .*, which may not be dialled$/);
+    expect(await ask(at(), openTo(() => false))).toBe('127.0.0.1 is a loopback address, which is not open here');
+    expect(await ask(at('localhost'), openTo(() => false))).toBe('localhost is a loopback address, which is not open here');
     expect(await ask(at('127.0.0.1', '/socket'))).toContain('does not follow from /socket');
     expect(seen).toEqual([]);
   });

@@ -10,6 +10,7 @@ import { errorDefinitions } from '../antmedia/signalling.ts';
 import { flashBeepOffsets, readBeeps, readFrames, summary, uniqueFrames } from '../helpers/analyse.ts';
 import { eventually } from '../edge/harness.ts';
 import { lacks } from '../helpers/service.ts';
+import { openToAll } from '../helpers/judges.ts';
 import { makeSource, play, RATE, type Source } from './push-source.ts';
 
 const skipped = await lacks('chromium', 'ffmpeg');
@@ -52,7 +53,7 @@ describe.skipIf(skipped)('a push to an Ant Media Server', () => {
           playing.skipToKeyFrame();
         },
         onBitrate: (bitrate) => bitrates.push(bitrate),
-        mayDial: () => true,
+        judge: openToAll,
         ...options,
       },
     );

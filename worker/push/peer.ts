@@ -24,13 +24,11 @@ import {
 } from 'werift';
 import type { Log } from '../../shared/log.ts';
 import { monotonicMicros } from '../media/clock.ts';
+import type { Guard } from './guard.ts';
 import type { IceSetup } from './ice-servers.ts';
 import type { PacketFate } from './rate.ts';
 import { createRtpStream, ntpZero, type RtpStream } from './rtp-stream.ts';
 import { arrivals } from './transport-feedback.ts';
-
-/** Whether packets may be sent to an address, which is never a name. */
-export type MayDial = (address: string, port: number) => boolean;
 
 export type PeerEvents = {
   candidate(candidate: { candidate: string; label: number; id: string }): void;
@@ -49,7 +47,7 @@ export type PeerEvents = {
 
 export type PeerOptions = {
   ice: IceSetup;
-  mayDial: MayDial;
+  guard: Guard;
   /** Of the stream, as SDP has it. */
   profileLevelId: string;
   audio: boolean;
@@ -88,7 +86,7 @@ const OPUS_TYPE = 111;
 
 const feedback = (...kinds: string[]) => kinds.map((kind) => ({ type: kind.split(' ')[0] as string, ...(kind.includes(' ') ? { parameter: kind.split(' ')[1] as string } : {}) }));
 
-export async function createPeer({ ice, mayDial, profileLevelId, audio, log, events }: PeerOptions): Promise<Peer> {
+export async function createPeer({ ice, guard, profileLevelId, audio, log, events }: PeerOptions): Promise<Peer> {
   // the same objects for both, so that both get the same ids: in a bundle they have to (RFC 8843, 9.2)
   const extensions = [useSdesMid(), useAbsSendTime(), useTransportWideCC()];
   const pc = new RTCPeerConnection({
@@ -99,8 +97,8 @@ export async function createPeer({ ice, mayDial, profileLevelId, audio, log, eve
     iceUseTcp: false,
     ...(ice.tls === null ? {} : { turnTlsOptions: ice.tls }),
     // whoever sends us a check becomes a candidate too (RFC 8445, 7.3.1.3)
-    iceFilterStunResponse: (_message, [address, port]) => mayDial(address, port),
-    iceFilterCandidatePair: (pair) => mayDial(...pair.remoteAddr),
+    iceFilterStunResponse: (_message, [address, port]) => guard.passes(address, port),
+    iceFilterCandidatePair: (pair) => guard.passes(...pair.remoteAddr),
     headerExtensions: { video: extensions, audio: extensions },
     codecs: {
       video: [
@@ -136,7 +134,7 @@ export async function createPeer({ ice, mayDial, profileLevelId, audio, log, eve
   let wide = 0;
 
   /** Where nothing is said, werift asks a public STUN server; and what goes round the filters above ends here. */
-  const guard = () => {
+  const askNobodyElse = () => {
     for (const { connection } of pc.iceTransports) {
       if (!ice.stun) Object.assign(connection, { stunServer: undefined });
     }
@@ -149,7 +147,7 @@ export async function createPeer({ ice, mayDial, profileLevelId, audio, log, eve
         guarded.add(transport);
         const { send } = transport;
         transport.send = async (data, to) => {
-          if (to === undefined || mayDial(to[0], to[1])) await send(data, to);
+          if (to === undefined || guard.passes(to[0], to[1])) await send(data, to);
         };
       }
     }
@@ -205,7 +203,7 @@ export async function createPeer({ ice, mayDial, profileLevelId, audio, log, eve
   const peer: Peer = {
     async offer() {
       const offer = await pc.createOffer();
-      guard();
+      askNobodyElse();
       // gathering takes as long as the slowest server; what it finds comes as events
       const described = pc.setLocalDescription(offer);
       described.catch((error: unknown) => events.lost(`gathering candidates failed: ${String(error)}`));
@@ -220,8 +218,9 @@ export async function createPeer({ ice, mayDial, profileLevelId, audio, log, eve
       const [, , transport = '', , address = '', port = ''] = candidate.replace(/^a=/, '').split(' ');
       // names are not looked up: mDNS ones are of this network, and others would be judged before they are resolved
       if (isIP(address) === 0 || transport.toLowerCase() !== 'udp') return;
-      if (!mayDial(address, Number(port))) {
-        log.warn('push candidate refused', { address, port: Number(port) });
+      const denial = await guard.judge(address, Number(port));
+      if (denial !== null) {
+        log.warn('push candidate refused', { address, port: Number(port), denial: denial.class });
         return;
       }
       await pc.addIceCandidate({ candidate: candidate.replace(/^a=/, ''), sdpMLineIndex: label, sdpMid: id });

@@ -7,8 +7,8 @@ import { trustedAuthorities, trusting } from '../../shared/authorities.ts';
 import { asTabreelError, type TabreelError } from '../../shared/errors.ts';
 import type { PushState as RecordedState, PushStats } from '../../shared/recording.ts';
 import { withoutQuery, type Log } from '../../shared/log.ts';
-import { systemLookup, type Lookup } from './addresses.ts';
-import type { MayDial } from './peer.ts';
+import { systemLookup, type Lookup } from '../../shared/outbound/judge.ts';
+import type { Judge } from '../../shared/outbound/policy.ts';
 import { createSender, type Sender } from './sender.ts';
 import { startSession, type PushTarget, type Session, type SessionTimes } from './session.ts';
 
@@ -54,8 +54,8 @@ export type PushOptions = {
   onKeyFrameWanted(): void;
   /** What the way bears has changed: pictures that need more wait, and are left out in the end. */
   onBitrate(bitsPerSecond: number): void;
-  /** Asked for every address before a packet goes there: the server's, each ICE server's, each candidate's. */
-  mayDial: MayDial;
+  /** Asked for every address before a packet goes there: the server's, each ICE server's, each candidate's as one of the server. */
+  judge: Judge;
   lookup?: Lookup;
   times?: Partial<PushTimes>;
 };
@@ -123,7 +123,7 @@ export function createAntMediaPush(target: PushTarget, options: PushOptions): Pu
       target: { ...target, url: url.href },
       trust,
       trusted,
-      mayDial: options.mayDial,
+      judge: options.judge,
       lookup: options.lookup ?? systemLookup,
       times,
       profileLevelId,

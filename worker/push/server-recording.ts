@@ -1,12 +1,11 @@
 /** Asks an Ant Media Server to record a stream that is pushed to it, as its dashboard would: one REST call. */
-import type { LookupAddress } from 'node:dns';
 import { request as httpRequest } from 'node:http';
 import { Agent, request as httpsRequest } from 'node:https';
-import { isIP, type LookupFunction } from 'node:net';
 import { z } from 'zod';
 import { trusting } from '../../shared/authorities.ts';
+import { assertLiteral, judgedLookup } from '../../shared/outbound/judge.ts';
+import type { Judge } from '../../shared/outbound/policy.ts';
 import type { PushSpec } from '../../shared/recording.ts';
-import { resolveAll, systemLookup } from './addresses.ts';
 
 /** Milliseconds for the whole call. */
 const TIMEOUT_MS = 10_000;
@@ -19,32 +18,24 @@ const answer = z.object({ success: z.boolean(), message: z.string().nullish() })
  *
  * @param ca PEM of an authority that is trusted beside Node's own and the system's; @param timeout milliseconds
  * @param server where the operator says that its REST API is, which may be any address; null for the host of the push, of which
- * `mayDial` is asked
+ * `judge` is asked
  * @throws {Error} why it does not record, or did not answer
  */
 export async function askToRecord(
   { url, streamId, recordType }: PushSpec,
-  options: { ca: string | null; server?: string | null; mayDial(address: string): boolean; timeout?: number },
+  options: { ca: string | null; server?: string | null; judge: Judge; timeout?: number },
 ): Promise<void> {
   const { ca, server = null, timeout = TIMEOUT_MS } = options;
-  const mayDial = server === null ? options.mayDial : () => true;
   const { pathname } = new URL(url);
   const [, app] = /(\/[^/]*)\/websocket$/.exec(pathname) ?? [];
   if (app === undefined) throw new Error(`the address of its REST API does not follow from ${pathname}`);
   const base = server === null ? url.replace(/^ws/, 'http').slice(0, -'/websocket'.length) : `${server}${app}`;
   const { protocol, host, hostname } = new URL(base);
-  const refuse = (address: string) => new Error(`${host} is ${address}, which may not be dialled`);
-  const literal = hostname.replace(/^\[(.*)\]$/, '$1');
-  if (isIP(literal) !== 0 && !mayDial(literal)) throw refuse(literal);
-  const lookup: LookupFunction = (name, _options, callback) => {
-    resolveAll(name, systemLookup).then((addresses) => {
-      const refused = addresses.find((address) => !mayDial(address));
-      if (refused !== undefined) return callback(refuse(refused), []);
-      callback(null, addresses.map((address): LookupAddress => ({ address, family: isIP(address) })));
-    }, (error: NodeJS.ErrnoException) => callback(error, []));
-  };
+  const port = Number(new URL(base).port || (protocol === 'https:' ? 443 : 80));
+  const lookup = server === null ? { lookup: judgedLookup(options.judge, hostname, port) } : {};
+  if (server === null) await assertLiteral(options.judge, hostname, port);
   const signal = AbortSignal.timeout(timeout);
-  const how = { method: 'PUT', lookup, signal, headers: { accept: 'application/json', 'content-length': 0 } } as const;
+  const how = { method: 'PUT', ...lookup, signal, headers: { accept: 'application/json', 'content-length': 0 } } as const;
   const path = `${base}/rest/v2/broadcasts/${encodeURIComponent(streamId)}/recording/true?recordType=${recordType ?? 'mp4'}`;
   const text = await new Promise<string>((resolve, reject) => {
     const request = protocol === 'https:' ? httpsRequest(path, { ...how, agent: new Agent({ secureContext: trusting(ca) }) }) : httpRequest(path, { ...how, agent: false });

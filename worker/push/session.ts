@@ -7,11 +7,13 @@ import type { SecureContext } from 'node:tls';
 import { isLoopbackHost } from '../../shared/address.ts';
 import { TabreelError } from '../../shared/errors.ts';
 import type { Log } from '../../shared/log.ts';
+import type { Lookup } from '../../shared/outbound/judge.ts';
+import type { Judge } from '../../shared/outbound/policy.ts';
 import { hostOf } from '../sink/media-dial.ts';
-import type { Lookup } from './addresses.ts';
 import { definitionError } from './definitions.ts';
+import { createGuard } from './guard.ts';
 import { setUpIce, type IceServer } from './ice-servers.ts';
-import { createPeer, type MayDial, type Peer } from './peer.ts';
+import { createPeer, type Peer } from './peer.ts';
 import type { Sender } from './sender.ts';
 import { connectSignalling, type ServerMessage, type SignallingTimes } from './signalling.ts';
 
@@ -48,7 +50,7 @@ export type SessionOptions = {
   trust: SecureContext | null;
   /** PEMs, for TURN over TLS. */
   trusted: string[];
-  mayDial: MayDial;
+  judge: Judge;
   lookup: Lookup;
   times: SessionTimes;
   /** As SDP has it. */
@@ -73,7 +75,7 @@ export type Session = {
 
 /** Dials at once. The URL must be parseable. */
 export function startSession(options: SessionOptions): Session {
-  const { target, times, sender, events, mayDial, lookup, trusted } = options;
+  const { target, times, sender, events, judge, lookup, trusted } = options;
   const { streamId } = target;
   const host = hostOf(target.url);
   const log = options.log.with({ host, streamId });
@@ -179,7 +181,7 @@ export function startSession(options: SessionOptions): Session {
     clear(waiting);
     const stale = () => over || number !== publications || stopping !== null;
     // names are looked up each time: what they lead to may have changed
-    const { setup, problems } = await setUpIce(ice, mayDial, trusted, lookup);
+    const { setup, problems } = await setUpIce(ice, judge, trusted, lookup);
     if (stale()) return;
     for (const { url, denied, what } of problems) {
       const told = url.split('?')[0] ?? '';
@@ -187,9 +189,11 @@ export function startSession(options: SessionOptions): Session {
       log.warn('push does without an ICE server', { url: told, what });
     }
     if (isLoopbackHost(new URL(target.url).hostname)) setup.additionalHosts = ['127.0.0.1'];
+    const guard = createGuard(new URL(target.url).hostname, judge);
+    for (const { address, port } of setup.open) guard.open(address, port);
     const mine: Peer = await createPeer({
       ice: setup,
-      mayDial,
+      guard,
       profileLevelId: sender.profileLevelId() ?? options.profileLevelId,
       audio: options.audio,
       log,
@@ -315,7 +319,7 @@ export function startSession(options: SessionOptions): Session {
     if (performance.now() - heardAt > times.unheard) end(failure('push_no_media', `nothing was heard of the media for ${times.unheard / 1000} s`));
   }, 1000);
 
-  const signalling = connectSignalling({ url: target.url, trust: options.trust, mayDial, lookup }, times, log, {
+  const signalling = connectSignalling({ url: target.url, trust: options.trust, judge, lookup }, times, log, {
     open: () => void open(),
     message: onMessage,
     closed(error) {

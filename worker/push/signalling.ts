@@ -1,14 +1,13 @@
 /** One signalling socket with an Ant Media Server: dial, messages as JSON text, heartbeat. What is said over it is push.ts's. */
-import type { LookupAddress } from 'node:dns';
-import { isIP, type LookupFunction } from 'node:net';
 import type { SecureContext } from 'node:tls';
-import type { RawData } from 'ws';
+import type { RawData, WebSocket } from 'ws';
 import { z } from 'zod';
 import { TabreelError } from '../../shared/errors.ts';
 import type { Log } from '../../shared/log.ts';
+import { assertLiteral, judgedLookup, OutboundDenied, type Lookup } from '../../shared/outbound/judge.ts';
+import type { Judge } from '../../shared/outbound/policy.ts';
 import { dialSocket, hostOf } from '../sink/media-dial.ts';
 import { dialCause, timeoutCause } from '../sink/media-socket-causes.ts';
-import { resolveAll, type Lookup } from './addresses.ts';
 
 const text = z.string();
 
@@ -53,19 +52,19 @@ export type SignallingTarget = {
   url: string;
   /** Null for `ws://`. */
   trust: SecureContext | null;
-  /** Asked for every address that the host has; one that is refused is enough. */
-  mayDial(address: string, port: number): boolean;
+  /** Asked for all addresses that the host has. */
+  judge: Judge;
   lookup: Lookup;
 };
 
-/** Marks an address that may not be dialled. */
-const DENIED = 'DENIED';
+const forbidden = ({ message }: OutboundDenied) => new TabreelError('push_forbidden', message);
 
 /** Dials at once. The URL must be parseable. */
-export function connectSignalling({ url, trust, mayDial, lookup }: SignallingTarget, times: SignallingTimes, log: Log, events: SignallingEvents): Signalling {
+export function connectSignalling({ url, trust, judge, lookup }: SignallingTarget, times: SignallingTimes, log: Log, events: SignallingEvents): Signalling {
   const host = hostOf(url);
   const { hostname, port: givenPort, protocol } = new URL(url);
   const port = Number(givenPort || (protocol === 'wss:' ? 443 : 80));
+  let ws: WebSocket | null = null;
   let over = false;
   let why: TabreelError | null = null;
   let heartbeat: NodeJS.Timeout | undefined;
@@ -78,78 +77,66 @@ export function connectSignalling({ url, trust, mayDial, lookup }: SignallingTar
     clearTimeout(limit);
     events.closed(error);
   };
-  const forbidden = (address: string) => new TabreelError('push_forbidden', `${host} is ${address}, which may not be dialled`);
-
-  // net asks for names only, and dials what it is given here
-  const judged: LookupFunction = (name, _options, callback) => {
-    resolveAll(name, lookup).then(
-      (addresses) => {
-        const refused = addresses.find((address) => !mayDial(address, port));
-        if (refused !== undefined) {
-          why = forbidden(refused);
-          return callback(Object.assign(new Error(DENIED), { code: DENIED }), []);
-        }
-        if (addresses.length === 0) return callback(Object.assign(new Error('no address'), { code: 'ENOTFOUND' }), []);
-        callback(null, addresses.map((address): LookupAddress => ({ address, family: isIP(address) })));
-      },
-      (error: NodeJS.ErrnoException) => callback(error, []),
-    );
-  };
-
-  const literal = hostname.replace(/^\[(.*)\]$/, '$1');
-  if (isIP(literal) !== 0 && !mayDial(literal, port)) {
-    queueMicrotask(() => end(forbidden(literal)));
-    return { send: () => undefined, close: () => undefined, terminate: () => undefined };
-  }
-
-  const dial = dialSocket(url, trust, { protocols: [], headers: {}, maxPayload: 1024 * 1024, lookup: judged });
-  const { ws } = dial;
-  limit = setTimeout(() => {
-    why = new TabreelError('push_unreachable', timeoutCause(dial.stage(), host, times.handshake).what);
-    ws.terminate();
-  }, times.handshake);
-
   const send: Signalling['send'] = (message) => {
-    if (ws.readyState === ws.OPEN) ws.send(JSON.stringify(message));
+    if (ws?.readyState === ws?.OPEN) ws?.send(JSON.stringify(message));
   };
-  ws.on('open', () => {
-    clearTimeout(limit);
-    log.info('push signalling is open', { host, tls: dial.secured() });
-    let silent = 0;
-    ws.on('message', () => (silent = 0));
-    heartbeat = setInterval(() => {
-      if (silent >= 3) {
-        why = new TabreelError('push_unreachable', `${host}: it was silent for ${(silent * times.ping) / 1000} s, pings were not answered`);
-        return ws.terminate();
-      }
-      silent += 1;
-      send({ command: 'ping' });
-    }, times.ping);
-    events.open();
-  });
-  ws.on('message', (data: RawData) => {
-    const message = serverMessage.safeParse(jsonOf(data));
-    if (!message.success) log.warn('the push target said something that is not understood');
-    else if (!over) events.message(message.data);
-  });
-  ws.on('unexpected-response', (_request, response) => {
-    response.destroy();
-    why = new TabreelError('push_unreachable', `${host} answered the WebSocket upgrade with HTTP status ${response.statusCode}`);
-    ws.terminate();
-  });
-  ws.on('error', (error) => {
-    const { code, what } = dialCause(error, host, dial.stage(), dial.shown());
-    why ??= new TabreelError(code.startsWith('media_tls') ? 'push_tls' : 'push_unreachable', what);
-  });
-  ws.on('close', (code) => end(why ?? new TabreelError('push_unreachable', `${host}: the signalling socket was closed${code === 1006 ? '' : ` with ${code}`}`)));
+  const begin = () => {
+    const dial = dialSocket(url, trust, { protocols: [], headers: {}, maxPayload: 1024 * 1024, lookup: judgedLookup(judge, hostname, port, lookup) });
+    const socket = dial.ws;
+    ws = socket;
+    limit = setTimeout(() => {
+      why = new TabreelError('push_unreachable', timeoutCause(dial.stage(), host, times.handshake).what);
+      socket.terminate();
+    }, times.handshake);
+    socket.on('open', () => {
+      clearTimeout(limit);
+      log.info('push signalling is open', { host, tls: dial.secured() });
+      let silent = 0;
+      socket.on('message', () => (silent = 0));
+      heartbeat = setInterval(() => {
+        if (silent >= 3) {
+          why = new TabreelError('push_unreachable', `${host}: it was silent for ${(silent * times.ping) / 1000} s, pings were not answered`);
+          return socket.terminate();
+        }
+        silent += 1;
+        send({ command: 'ping' });
+      }, times.ping);
+      events.open();
+    });
+    socket.on('message', (data: RawData) => {
+      const message = serverMessage.safeParse(jsonOf(data));
+      if (!message.success) log.warn('the push target said something that is not understood');
+      else if (!over) events.message(message.data);
+    });
+    socket.on('unexpected-response', (_request, response) => {
+      response.destroy();
+      why = new TabreelError('push_unreachable', `${host} answered the WebSocket upgrade with HTTP status ${response.statusCode}`);
+      socket.terminate();
+    });
+    socket.on('error', (error) => {
+      if (error instanceof OutboundDenied) return void (why ??= forbidden(error));
+      const { code, what } = dialCause(error, host, dial.stage(), dial.shown());
+      why ??= new TabreelError(code.startsWith('media_tls') ? 'push_tls' : 'push_unreachable', what);
+    });
+    socket.on('close', (code) => end(why ?? new TabreelError('push_unreachable', `${host}: the signalling socket was closed${code === 1006 ? '' : ` with ${code}`}`)));
+  };
+  // net asks for names only
+  assertLiteral(judge, hostname, port).then(
+    () => over || begin(),
+    (error: unknown) => end(error instanceof OutboundDenied ? forbidden(error) : new TabreelError('push_unreachable', `${host}: ${String(error)}`)),
+  );
 
   return {
     send,
     close() {
+      if (ws === null) return end(new TabreelError('push_unreachable', `${host}: it was not dialled`));
       ws.close(1000);
-      setTimeout(() => ws.terminate(), 1000).unref();
+      setTimeout(() => ws?.terminate(), 1000).unref();
     },
-    terminate: () => ws.terminate(),
+    terminate() {
+      if (ws === null) end(new TabreelError('push_unreachable', `${host}: it was not dialled`));
+      else ws.terminate();
+    },
   };
 }
 
