@@ -2,7 +2,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createLog } from '../../shared/log.ts';
-import { recordingRequest, defaultVideoBitrate, type CaptureEngineName, type PushSpec, type RecordingRequest } from '../../shared/recording.ts';
+import { recordingRequest, defaultVideoBitrate, type CaptureEngineName, type PushSecrets, type PushSpec, type RecordingRequest } from '../../shared/recording.ts';
 import { findBrowser } from '../../worker/browser/find.ts';
 import { createPageCommands } from '../../worker/commands.ts';
 import { createPausing } from '../../worker/pausing.ts';
@@ -37,6 +37,8 @@ export type RecorderRunOptions = {
   paused?: boolean;
   settings?: Partial<RecorderSettings>;
   push?: PushSpec[];
+  /** In the order of `push`. */
+  pushSecrets?: PushSecrets[];
   webrtc?: 'proxied' | 'direct';
 };
 
@@ -99,7 +101,7 @@ export async function startRecorder(options: RecorderRunOptions): Promise<Record
   void record({
     job: { recordingId: 'rec_0', spec, mediaUrl: 'ws://127.0.0.1:1/', credential: '', sealed: null } as never,
     attempt: options.attempt ?? 1,
-    secrets: { headers: {}, cookies: [] },
+    secrets: { headers: {}, cookies: [], push: options.pushSecrets ?? [] },
     settings: {
       browser,
       sandbox: process.getuid?.() !== 0,

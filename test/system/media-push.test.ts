@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { startAntMedia, type AntMedia } from '../antmedia/server.ts';
 import { createAuthority, type Authority } from '../helpers/certificates.ts';
 import { operatorCurl, operatorEnvironment } from '../helpers/keys.ts';
@@ -50,13 +50,15 @@ describe.skipIf(missing)("the Media Push plugin's calls", () => {
     const started = await call('start', { url: pages.url('/animated.html'), width: 640, height: 360, token: 'Sesame-1', recordType: 'webm', extraChromeSwitches: '--accept-lang=fr,--no-zygote' });
     expect(started).toEqual({ success: true, message: 'Chrome switches that are not passed on: --no-zygote', dataId: expect.any(String), errorId: 0 });
     const streamId = started['dataId'] as string;
+    onTestFinished(() => void call(`stop/${streamId}`).catch(() => undefined));
     const session = server.streams.get(streamId)?.sessions.at(-1);
     expect(session?.ended).toBeNull();
-    expect(session?.video.length).toBeGreaterThan(0);
+    // the receiver's browser tells of packets first, then of whole frames
+    await server.until('a picture', () => (session?.video.length ?? 0) > 0);
 
-    const asked = await server.until('the server is asked to record', () => server.restCalls[0]);
-    expect(asked).toMatchObject({ streamId, recording: true, recordType: 'webm', answer: { success: true } });
-    const put = server.requests.find(({ method }) => method === 'PUT');
+    const asked = await server.until('the server is asked to record', () => server.restCalls.find((each) => each.streamId === streamId));
+    expect(asked).toMatchObject({ recording: true, recordType: 'webm', answer: { success: true } });
+    const put = server.requests.findLast(({ method }) => method === 'PUT');
     expect({ host: put?.host, scheme: put?.forwarded['x-forwarded-proto'] }).toEqual({ host: outside, scheme: 'https' });
 
     const send = (jsCommand: string) => call(`send-command?streamId=${streamId}`, { jsCommand });

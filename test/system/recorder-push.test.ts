@@ -1,10 +1,13 @@
 /** What is captured goes to an Ant Media Server as well: by the recorder itself, whatever the page, and whatever becomes of the pushes. */
 import { createHash } from 'node:crypto';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import type { PushSecrets } from '../../shared/recording.ts';
 import { noFaults, startAntMedia, type AntMedia, type Session } from '../antmedia/server.ts';
 import { flashBeepOffsets, probe, readBeeps, readFrames, summary, uniqueFrames } from '../helpers/analyse.ts';
 import { startPages, type Pages } from '../helpers/pages.ts';
@@ -164,5 +167,25 @@ describe.skipIf(noFfmpeg)('the recorder pushes', () => {
     const ended = await run.ended;
     expect(ended).toMatchObject({ error: { code: 'push_unauthorized', blame: 'caller', retryable: false } });
     expect([statesOf(run, 0).at(-1), statesOf(run, 1).at(-1)]).toEqual(['failed', 'failed']);
+  });
+
+  it('to no address that is closed: neither the server’s, nor its ICE server’s', async () => {
+    const { host } = new URL(pages.url('/'));
+    const { length } = server.requests;
+    const stun = createSocket('udp4');
+    let asked = 0;
+    stun.on('message', () => (asked += 1)).bind(0, '127.0.0.1');
+    await once(stun, 'listening');
+    const iceServers = [{ urls: `stun:127.0.0.1:${stun.address().port}` }];
+    const attempt = async (allow: string[], pushSecrets: PushSecrets[] = []) => {
+      const settings = { outbound: { allow: [host, ...allow], own: [] } };
+      const run = await startRecorder({ engine: 'self', request: { url: pages.url('/animated.html'), record: false }, push: [to('closed')], pushSecrets, settings });
+      return (await run.ended).error;
+    };
+    expect(await attempt([])).toMatchObject({ code: 'push_forbidden', blame: 'caller', retryable: false, message: expect.stringContaining('a loopback address') });
+    expect([server.requests.length - length, sessionsOf('closed').length]).toEqual([0, 0]);
+    expect(await attempt([`127.0.0.1:${server.port}`], [{ query: '', iceServers }])).toMatchObject({ code: 'push_forbidden', message: expect.stringContaining('stun:127.0.0.1') });
+    expect([asked, sessionsOf('closed').flatMap(({ video }) => video).length]).toEqual([0, 0]);
+    stun.close();
   });
 });

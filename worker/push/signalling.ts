@@ -129,13 +129,14 @@ export function connectSignalling({ url, trust, judge, lookup }: SignallingTarge
   return {
     send,
     close() {
-      if (ws === null) return end(new TabreelError('push_unreachable', `${host}: it was not dialled`));
-      ws.close(1000);
+      over ||= ws === null;
+      ws?.close(1000);
       setTimeout(() => ws?.terminate(), 1000).unref();
     },
     terminate() {
-      if (ws === null) end(new TabreelError('push_unreachable', `${host}: it was not dialled`));
-      else ws.terminate();
+      // not dialled yet: it won't be
+      over ||= ws === null;
+      ws?.terminate();
     },
   };
 }
