@@ -1,9 +1,10 @@
 /** The temporary directories of recording processes, and what is left of them where worker and processes were killed together. */
 import { mkdtempSync } from 'node:fs';
-import { readdir, readFile, rm, stat } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import type { Log } from '../shared/log.ts';
+import { wipeProcessDirectory } from './browser/profile.ts';
 
 /** Containers may share a temporary directory, and don't see each other's processes; their host names differ. */
 const PREFIX = `tabreel-recording-${hostname().replace(/[^\w.-]/g, '_')}-`;
@@ -43,7 +44,7 @@ export async function removeUnused(young: number): Promise<number> {
   for (const path of names.map((name) => join(tmpdir(), name))) {
     const made = await stat(path).catch(() => null);
     if (made === null || Date.now() - made.ctimeMs < young || processes.some((text) => text.includes(path))) continue;
-    await rm(path, { recursive: true, force: true, maxRetries: 3 });
+    await wipeProcessDirectory(path);
     removed += 1;
   }
   return removed;

@@ -7,6 +7,7 @@ import { rm } from 'node:fs/promises';
 import { TabreelError } from '../shared/errors.ts';
 import type { Log } from '../shared/log.ts';
 import { killGroup, killTree, killUsersOf } from './kill-tree.ts';
+import { wipeProcessDirectory } from './browser/profile.ts';
 import { makeProcessDirectory, sweepProcessDirectories } from './leftovers.ts';
 import type { FromRecorder, ToRecorder } from './process-protocol.ts';
 
@@ -93,7 +94,7 @@ export function createRecorderPool(options: PoolOptions): RecorderPool {
       if (child.pid !== undefined) killGroup(child.pid);
       // a browser ends by itself when its pipe closes, within seconds; one that is just starting would make its files anew
       await killUsersOf(directory);
-      await rm(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 }).catch((error: unknown) =>
+      await wipeProcessDirectory(directory).catch((error: unknown) =>
         log.warn('temporary files stay behind', { directory, error }),
       );
       all.delete(recorder);

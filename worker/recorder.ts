@@ -9,6 +9,7 @@ import type { CaptureEngineName, PageSecrets } from '../shared/recording.ts';
 import { abortable } from './abortable.ts';
 import type { PageCommands } from './commands.ts';
 import type { FoundBrowser } from './browser/find.ts';
+import { confineBrowser, confinePage } from './browser/confine.ts';
 import { launchBrowser } from './browser/launch.ts';
 import { openPage } from './browser/page.ts';
 import { watchWebrtc } from './browser/webrtc-watch.ts';
@@ -187,9 +188,9 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
     const gigabytes = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
     const limit = settings.browserMemoryLimit;
     stack.defer(
-      watchMemory(launched.pid, limit, (bytes) => {
+      watchMemory(launched.pid, limit, (bytes, processes) => {
         const message = `The page needed ${gigabytes(bytes)} of memory, where a recording may have ${gigabytes(limit)}`;
-        fail('page_too_large', message);
+        fail('page_too_large', bytes > limit ? message : `The page has frames of so many sites that its browser runs ${processes} processes`);
       }),
     );
   }
@@ -282,6 +283,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
     failed: (error) => fail('capture_failed', error.message, error),
   };
 
+  await confineBrowser(launched.browser);
   const target = await engine.open(launched.browser, {
     ...spec,
     keyFrameSeconds: SEGMENT_SECONDS,
@@ -290,6 +292,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
     captureTitle,
     calibrate: false,
   }, log);
+  await confinePage(target.page);
   target.page.on('error', (error) => fail('page_crashed', "The page's process crashed", error));
   await watchWebrtc(target.page, (trouble) => {
     log.info('webrtc_trouble', { trouble, webrtc: spec.webrtc });

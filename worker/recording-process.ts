@@ -1,5 +1,4 @@
 /** Entry of the process that runs one recording: forked by the worker, told all over IPC, reads no environment. */
-import { rm } from 'node:fs/promises';
 import { flushCompileCache } from 'node:module';
 import { tmpdir } from 'node:os';
 import { asTabreelError, TabreelError } from '../shared/errors.ts';
@@ -8,6 +7,7 @@ import { measureSoundDelay } from './calibration.ts';
 import { createPageCommands } from './commands.ts';
 import { createPausing } from './pausing.ts';
 import { killUsersOf } from './kill-tree.ts';
+import { wipeProcessDirectory } from './browser/profile.ts';
 import { isProcessDirectory } from './leftovers.ts';
 import type { FromRecorder, RecorderSettings, ToRecorder } from './process-protocol.ts';
 import { record } from './recorder.ts';
@@ -136,5 +136,5 @@ async function removeDirectory(): Promise<void> {
   if (!isProcessDirectory(directory)) return;
   // a browser that is still ending would make its files anew
   await killUsersOf(directory);
-  await rm(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 }).catch(() => undefined);
+  await wipeProcessDirectory(directory).catch(() => undefined);
 }

@@ -37,7 +37,10 @@ export function browserFlags(options: FlagOptions): string[] {
     ...(options.kind === 'chrome'
       ? [`--auto-select-tab-capture-source-by-title=${options.captureTitle}`]
       : // headless shell has no tab picker: its stand-in grants the tab that asks
-        ['--use-fake-ui-for-media-stream']),
+        // windows: Chrome blocks those that no gesture opens, the shell has a switch against all
+        ['--use-fake-ui-for-media-stream', '--block-new-web-contents']),
+    // for frames of one site; each site has a process of its own whatever this says (memory.ts counts those)
+    '--renderer-process-limit=8',
     ...(options.treatAsSecure === null ? [] : [`--unsafely-treat-insecure-origin-as-secure=${options.treatAsSecure}`]),
     ...(options.switches ?? []),
     'about:blank',
@@ -88,7 +91,6 @@ const calm = [
   '--disable-hang-monitor',
   '--disable-infobars',
   '--disable-notifications',
-  '--disable-popup-blocking',
   '--disable-prompt-on-repost',
   '--disable-search-engine-choice-screen',
   '--disable-sync',

@@ -1,10 +1,8 @@
 /** Starts one browser for one recording: fresh profile, scrubbed environment, no port; ends it and wipes what it left. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { launch, type Browser } from 'puppeteer-core';
 import { TabreelError } from '../../shared/errors.ts';
 import { browserFlags, type FlagOptions } from './flags.ts';
+import { makeProfile, wipeProfile } from './profile.ts';
 
 export type LaunchOptions = Omit<FlagOptions, 'profileDirectory'> & {
   executable: string;
@@ -25,8 +23,8 @@ export type LaunchedBrowser = AsyncDisposable & {
  * @throws {TabreelError} `browser_launch_failed` with the line in which the browser says why.
  */
 export async function launchBrowser(options: LaunchOptions, signal: AbortSignal): Promise<LaunchedBrowser> {
-  const profileDirectory = await mkdtemp(join(tmpdir(), 'tabreel-profile-'));
-  const wipe = () => rm(profileDirectory, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
+  const profileDirectory = await makeProfile();
+  const wipe = () => wipeProfile(profileDirectory);
   // puppeteer kills the browser whenever its signal is aborted: only while it starts is that wanted
   const starting = new AbortController();
   const aborted = Promise.withResolvers<never>();
@@ -89,6 +87,7 @@ function browserEnvironment(home: string, { libraryPath, fontsPath }: Pick<Launc
     HOME: home,
     XDG_CONFIG_HOME: home,
     XDG_CACHE_HOME: home,
+    XDG_RUNTIME_DIR: home,
     PATH: '/usr/local/bin:/usr/bin:/bin',
     LANG: 'C.UTF-8',
     ...(libraryPath === null ? {} : { LD_LIBRARY_PATH: libraryPath }),

@@ -1,5 +1,4 @@
 /** Sends the target page to its URL, with what only its origin may see, and waits until the recording may begin. */
-import { randomBytes } from 'node:crypto';
 import type { HTTPResponse, Page } from 'puppeteer-core';
 import { TabreelError } from '../../shared/errors.ts';
 import { withoutQuery } from '../../shared/log.ts';
@@ -7,6 +6,7 @@ import type { PageSecrets, RecordingSpec } from '../../shared/recording.ts';
 import { abortable } from '../abortable.ts';
 import { failureKey, PROXY_ERROR_HEADER, type OutboundProxy } from '../outbound/proxy.ts';
 import { sendSecrets } from './page-secrets.ts';
+import { listenInWorld } from './world.ts';
 
 export type OpenedPage = {
   /** Resolves when the page says that it is over: END_RECORDING in its log, or `window.close()`. */
@@ -26,11 +26,7 @@ export async function openPage(
   proxy: Pick<OutboundProxy, 'failures'>,
   signal: AbortSignal,
 ): Promise<OpenedPage> {
-  // nobody is there to answer; a page that asks whether it may be left may be
-  page.on('dialog', (dialog) => void (dialog.type() === 'beforeunload' ? dialog.accept() : dialog.dismiss()).catch(() => undefined));
   if (spec.start.when === 'selector') await assertSelector(page, spec.start.selector);
-  // a window of its own would cover the one that is recorded, and nobody would see it
-  page.on('popup', (popup) => void popup?.close().catch(() => undefined));
   await sendSecrets(page, spec.url, secrets);
   const signals = spec.start.when === 'signal' ? await listenForSignals(page) : null;
   const closed = await listenForClose(page);
@@ -144,27 +140,19 @@ async function listenForSignals(page: Page): Promise<{ started: Promise<void>; e
  * @returns what resolves with the first `window.close()` of the page, in any of its documents from now on
  */
 async function listenForClose(page: Page): Promise<{ promise: Promise<void> }> {
-  const name = `_${randomBytes(8).toString('hex')}`;
   const { promise, resolve } = Promise.withResolvers<void>();
   page.once('close', () => resolve());
-  const session = await page.createCDPSession();
-  session.on('Runtime.bindingCalled', (call) => {
-    if (call.name === name) resolve();
-  });
-  // without this a navigation to another process loses the binding
-  await session.send('Runtime.enable');
-  await session.send('Runtime.addBinding', { name });
-  await page.evaluateOnNewDocument(tellClose, name);
+  await listenInWorld(page, [CLOSE], () => resolve());
+  await page.evaluateOnNewDocument(tellClose, CLOSE);
   return { promise };
 }
 
+const CLOSE = 'tabreel-close';
+
 /** Runs in the page's own world before its scripts. Injected as text: it must not refer to anything outside itself. */
 function tellClose(name: string): void {
-  const scope = globalThis as unknown as Record<string, unknown>;
-  const tell = scope[name] as ((payload: string) => void) | undefined;
-  delete scope[name];
-  if (tell === undefined || window.parent !== window) return;
-  const close = new Proxy(window.close, { apply: () => tell('') });
+  if (window.parent !== window) return;
+  const close = new Proxy(window.close, { apply: () => void document.dispatchEvent(new Event(name)) });
   Object.defineProperty(window, 'close', { value: close, writable: true, configurable: true, enumerable: true });
 }
 

@@ -82,22 +82,22 @@ export async function startStreamSession(
     calibrate: settings.calibrate,
     clockBase: 0,
   };
-  const run = async (declaration: string, args: readonly unknown[]): Promise<unknown> => {
+  const run = async (declaration: string, args: readonly unknown[], userGesture = false): Promise<unknown> => {
     const { result, exceptionDetails } = await session.send('Runtime.callFunctionOn', {
       functionDeclaration: declaration,
       executionContextId: options.executionContextId,
       arguments: args.map((value) => ({ value })),
       awaitPromise: true,
       returnByValue: true,
-      // getDisplayMedia asks for a user's gesture
-      userGesture: true,
+      userGesture,
     });
     if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
     return result.value as unknown;
   };
 
   script.clockBase = await clockBase(() => run('function() { return performance.now(); }', []));
-  const refused = await run(captureStream.toString(), [script]);
+  // getDisplayMedia asks for a user's gesture; a page that records itself could use one too, and has no other
+  const refused = await run(captureStream.toString(), [script], true);
   if (refused !== '') {
     session.off('Runtime.bindingCalled', onMessage);
     throw new CaptureRefused(String(refused));
