@@ -10,6 +10,7 @@ import { killCreates } from '../system/create-killed.ts';
 import { burst } from './burst.ts';
 import { cuts } from './cuts.ts';
 import { fullDisk } from './full-disk.ts';
+import { hostile, hostileDeeds } from './hostile.ts';
 import { kills, killsOf } from './kills.ts';
 import { many } from './many.ts';
 import { pauses } from './pauses.ts';
@@ -30,6 +31,8 @@ const scenarios: Readonly<Record<string, (seed: number, count?: number) => Promi
   'full-disk-at-the-end': (seed) => fullDisk({ seed, length: 15, full: 12, stop: true }),
   many: (seed, count = 200) => many({ seed, count, length: 5, workers: 2, slots: 3, apart: [5, 12], patience: 60 + count * 5 }),
   burst: (seed, count = 30) => burst({ seed, count, slots: 2, most: 6, faster: 30, webinars: 2, patience: 200 }),
+  hostile: () => hostile({ engine: 'self', length: 14, deeds: Object.keys(hostileDeeds) as (keyof typeof hostileDeeds)[] }),
+  'hostile-tab': () => hostile({ engine: 'tab', length: 14, deeds: Object.keys(hostileDeeds) as (keyof typeof hostileDeeds)[] }),
   'redis-away': (seed) => redisAway({ seed, away: 60, after: 12 }),
 };
 
