@@ -10,12 +10,12 @@ export const recordingJob = z.object({
   recordingId,
   /** Absolute `wss://` (or `ws://`) URL that the media goes to; no credential in it. */
   mediaUrl: z.url({ protocol: /^wss?$/ }).max(8192),
-  /** Opaque to the worker: sent as a bearer token in the handshake of the media socket. */
-  credential: z.string().min(1).max(4096),
+  /** Opaque to the worker: sent as a bearer token in the handshake of the media socket. Null where it is among the sealed. */
+  credential: z.string().min(1).max(4096).nullable(),
   /** How the media URL's origin was found, for the worker's log. */
   origin: z.object({ source: z.string(), hops: z.int().min(0) }),
   spec: recordingSpec,
-  /** `PageSecrets`, sealed under SECRETS_KEY for this recording; null where the caller gave none. */
+  /** `JobSecrets`, sealed under SECRETS_KEY for this recording; null where the edge has no such key. */
   sealed: z.string().max(1_000_000).nullable(),
 });
 export type RecordingJob = z.infer<typeof recordingJob>;

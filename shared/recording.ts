@@ -260,6 +260,10 @@ export const pageSecrets = z.object({
 });
 export type PageSecrets = z.infer<typeof pageSecrets>;
 
+/** All that a job carries sealed: that, and the credential for its media URL. */
+export const jobSecrets = pageSecrets.extend({ credential: z.string().min(1).max(4096).optional() });
+export type JobSecrets = z.infer<typeof jobSecrets>;
+
 export const recordingError = z.object({
   code: z.string(),
   message: z.string(),

@@ -7,7 +7,7 @@ import type { CommandStore } from '../shared/commands.ts';
 import { asTabreelError, TabreelError } from '../shared/errors.ts';
 import type { RecordingJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
-import { noStats, type DesiredState, type PageSecrets, type PushSpec, type RecordingError, type RecordingState, type RecordingStats } from '../shared/recording.ts';
+import { noStats, type DesiredState, type JobSecrets, type PushSpec, type RecordingError, type RecordingState, type RecordingStats } from '../shared/recording.ts';
 import type { Change, Changed, Claim, Progress, PushStanding, RecordingRecord, RecordingStore } from '../shared/recording-store.ts';
 import { FUTILE_AT_MOST, helpsToRetry, isTimeOver, retryDelay, retryTimes, type RetryTimes } from '../shared/recovery.ts';
 import { createTimeline } from './attempt-timeline.ts';
@@ -54,7 +54,7 @@ export type AttemptOptions = {
   /** Milliseconds by which the clock of Redis is ahead of this machine's. */
   clockOffset: number;
   /** Opens what the caller gave in confidence. */
-  secrets: () => Promise<PageSecrets>;
+  secrets: () => Promise<JobSecrets>;
   settings: RecorderSettings;
   pool: RecorderPool;
   store: RecordingStore;

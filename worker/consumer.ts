@@ -10,7 +10,7 @@ import { asTabreelError, TabreelError } from '../shared/errors.ts';
 import { newFinishJob, parseJob, type FinishJob, type RecordingJob } from '../shared/job.ts';
 import type { Log } from '../shared/log.ts';
 import { againJobOptions, attemptOf, finishJobOptions, RECORD_QUEUE } from '../shared/queue.ts';
-import { pageSecrets, type PageSecrets } from '../shared/recording.ts';
+import { jobSecrets, type JobSecrets } from '../shared/recording.ts';
 import type { RecordingStore } from '../shared/recording-store.ts';
 import { redisTroubleLog } from '../shared/redis-trouble.ts';
 import { unseal } from '../shared/token.ts';
@@ -220,13 +220,14 @@ export function startConsumer(options: ConsumerOptions): Consumer {
   };
 
   /** @throws {TabreelError} `internal`: another worker may have the key */
-  const openSecrets = async ({ sealed, recordingId }: RecordingJob): Promise<PageSecrets> => {
-    if (sealed === null) return pageSecrets.parse({});
+  const openSecrets = async ({ sealed, credential, recordingId }: RecordingJob): Promise<JobSecrets> => {
+    const given = credential === null ? {} : { credential };
+    if (sealed === null) return jobSecrets.parse(given);
     try {
-      if (config.secretsKeys === null) throw new TypeError('SECRETS_KEY is not set for this worker');
-      return pageSecrets.parse(await unseal(config.secretsKeys, recordingId, sealed));
+      if (config.secretsKeys === null) throw new TypeError('SECRETS_KEY is not set for this worker, as it is for the edge');
+      return jobSecrets.parse({ ...given, ...((await unseal(config.secretsKeys, recordingId, sealed)) as object) });
     } catch (error) {
-      throw new TabreelError('internal', `The headers and cookies of the recording can not be opened: ${(error as Error).message}`, { cause: error });
+      throw new TabreelError('internal', `What the recording has sealed can not be opened: ${(error as Error).message}`, { cause: error });
     }
   };
 

@@ -8,7 +8,7 @@ import type { SpoolPlace } from './sink/backlog.ts';
 import type { MediaSocketCounts } from './sink/media-counts.ts';
 import type { MediaSocketLimits } from './sink/media-socket.ts';
 import type { SelfTestResult } from './self-test.ts';
-import type { CaptureEngineName, PageSecrets, PushState, RecordingError, RecordingStats } from '../shared/recording.ts';
+import type { CaptureEngineName, JobSecrets, PushState, RecordingError, RecordingStats } from '../shared/recording.ts';
 
 /** The part of the worker's settings that one recording needs; the child reads no environment. */
 export type RecorderSettings = {
@@ -65,7 +65,7 @@ export type ToRecorder =
       type: 'start';
       job: RecordingJob;
       attempt: number;
-      secrets: PageSecrets;
+      secrets: JobSecrets;
       settings: RecorderSettings;
       continues: Continuation;
       paused: boolean;

@@ -66,7 +66,7 @@ async function run({ job, attempt, secrets, settings, continues }: Extract<ToRec
   const log = logOf(settings, { recording: job.recordingId, attempt });
   const sink = !job.spec.record ? createCountingSink() : createMediaSocketSink({
     url: job.mediaUrl,
-    credential: job.credential,
+    credential: secrets.credential ?? '',
     attempt,
     ca: settings.mediaCa,
     allowInsecure: settings.allowInsecureWs,

@@ -11,6 +11,7 @@ import {
   defaultVideoBitrate,
   newRecordingId,
   recordingRequest,
+  type JobSecrets,
   type PushSecrets,
   type PushSpec,
   type Recording,
@@ -78,14 +79,16 @@ export async function createFromRequest(
   const start = Math.max(now, startAt === null ? now : Date.parse(startAt));
   const spec = { ...specOf(request, config, longest), push: recordType === undefined ? push : push.map((each) => ({ ...each, recordType })), ...(switches === undefined ? {} : { switches }) };
   const { scheme, host, port, source, prefix, hops } = origin;
+  const credential = await signToken(config.tokenSecrets, id, 'media', start + spec.maxDuration * 1000 + CREDENTIAL_SLACK_MS);
   const job = newJob({
     recordingId: id,
     // one that is only pushed has its media go there
     mediaUrl: base === null ? (push[0] as PushSpec).url : mediaUrlOf(base, id),
-    credential: await signToken(config.tokenSecrets, id, 'media', start + spec.maxDuration * 1000 + CREDENTIAL_SLACK_MS),
+    // in the clear only where nothing can be sealed
+    credential: config.secretsKeys === null ? credential : null,
     origin: { source, hops },
     spec,
-    sealed: await sealSecrets(request, pushSecrets, config, id),
+    sealed: config.secretsKeys === null ? null : await seal(config.secretsKeys, id, secretsOf(request, pushSecrets, credential)),
   });
   const created = await store.create({
     job,
@@ -227,15 +230,9 @@ const specOf = (request: RecordingRequest, config: AppConfig, longest: number): 
   record: request.record,
 });
 
-async function sealSecrets(
-  { headers = {}, cookies = [] }: RecordingRequest,
-  push: readonly PushSecrets[],
-  config: AppConfig,
-  id: string,
-): Promise<string | null> {
+function secretsOf({ headers = {}, cookies = [] }: RecordingRequest, push: readonly PushSecrets[], credential: string): JobSecrets {
   const hasPush = push.some(({ query, ...others }) => query !== '' || Object.values(others).some((value) => value !== undefined));
-  if (config.secretsKeys === null || (Object.keys(headers).length === 0 && cookies.length === 0 && !hasPush)) return null;
-  return seal(config.secretsKeys, id, { headers, cookies, ...(hasPush ? { push } : {}) });
+  return { credential, headers, cookies, ...(hasPush ? { push: [...push] } : {}) };
 }
 
 async function sealWebhook({ webhook }: RecordingRequest, config: AppConfig, id: string, prefix: string): Promise<RecordWebhook | null> {

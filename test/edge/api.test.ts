@@ -134,6 +134,8 @@ describe('creating a recording', () => {
     const job = await sealing.control.recordQueue.getJob(created.id);
     expect(job?.data.sealed).toMatch(/^v1\./);
     expect(JSON.stringify(job?.data)).not.toContain('topsecret');
+    expect(job?.data.credential).toBeNull();
+    expect(JSON.stringify(job?.data)).not.toContain(await sealing.control.credential(created.id));
     expect(sealing.logs.join()).not.toContain('topsecret');
   });
 

@@ -19,6 +19,7 @@ import { networkIdentity } from '../../shared/network-identity.ts';
 import { PRESENCE_BEAT_MS, createPresence } from '../../shared/presence.ts';
 import { createRecordingStore } from '../../shared/recording-store.ts';
 import { recording, type Recording } from '../../shared/recording.ts';
+import { unseal } from '../../shared/token.ts';
 import { keySetting, operator } from '../helpers/keys.ts';
 import type { CmafPart } from './cmaf.ts';
 
@@ -151,7 +152,9 @@ function controlOf(config: EdgeConfig, admin: RedisAddress) {
       await finishQueue.add('finish', newFinishJob(id, 'finish'), finishJobOptions(id, 'finish'));
     },
     async credential(id: string): Promise<string> {
-      return (await store.get(id))?.job.credential ?? '';
+      const { credential = '', sealed = null } = (await store.get(id))?.job ?? {};
+      if (credential !== null || sealed === null) return credential ?? '';
+      return ((await unseal(config.secretsKeys ?? [], id, sealed)) as { credential: string }).credential;
     },
     async close() {
       await Promise.allSettled([recordQueue.close(), finishQueue.close()]);

@@ -434,7 +434,7 @@ describe('a worker', () => {
     const own = await world.queue('', { unqueued: true });
     await world.queue('ends', { id: own, sealed: await seal([KEY], own, plain) });
     await world.until(own, is('finishing'));
-    expect(await world.messages(own)).toContain(`secrets ${JSON.stringify(plain)}`);
+    expect(await world.messages(own)).toContain(`secrets ${JSON.stringify({ ...plain, credential: 'credential' })}`);
   });
 
   it('fails a recording whose job it can not read', async () => {
