@@ -111,7 +111,7 @@ export async function measureSoundDelay(name: CaptureEngineName, { browser, sand
   };
   const before = name === 'tab' ? await target.attach(events) : null;
   await target.page.goto(`${proxy.controllerUrl}#play`);
-  await using _capture = before ?? (await target.attach(events));
+  using _capture = before ?? (await target.attach(events));
   await Promise.race([seen.promise, launched.ended, sleep(PATIENCE_MS, undefined, { ref: false })]);
 
   const delays = flashes.flatMap((flash) => {

@@ -42,6 +42,9 @@ const FAILED_MS = 500;
 /** The thumbnail is of this moment, in milliseconds: pages fade in. */
 const THUMBNAIL_AT_MS = 2000;
 
+/** Frames with a process of their own that a page may open in an attempt, each for some tenths of a second of a core: pages full of advertisements have twenty. */
+const FRAME_PROCESSES_AT_MOST = 40;
+
 export type RecorderOptions = {
   job: RecordingJob;
   attempt: number;
@@ -188,9 +191,9 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
     const gigabytes = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
     const limit = settings.browserMemoryLimit;
     stack.defer(
-      watchMemory(launched.pid, limit, (bytes, processes) => {
+      watchMemory(launched.pid, limit, (bytes) => {
         const message = `The page needed ${gigabytes(bytes)} of memory, where a recording may have ${gigabytes(limit)}`;
-        fail('page_too_large', bytes > limit ? message : `The page has frames of so many sites that its browser runs ${processes} processes`);
+        fail('page_too_large', message);
       }),
     );
   }
@@ -299,6 +302,8 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
     const way = spec.webrtc === 'proxied' ? 'webrtc: "proxied" lets only TURN over TCP or TLS through; "direct" lets it use UDP' : 'UDP may be blocked on its way';
     const what = trouble === 'lost' ? 'was lost' : 'did not come about, and what it would bring is missing';
     report({ type: 'warning', code: `webrtc_${trouble}`, message: `A WebRTC connection of the page ${what}: ${way}` });
+  }, (frames) => {
+    if (frames > FRAME_PROCESSES_AT_MOST) fail('page_too_large', `The page opened more than ${FRAME_PROCESSES_AT_MOST} frames of other sites, each of which takes a process`);
   });
 
   const opening = AbortSignal.any([ending, abortWhenRejected(over.promise)]);
@@ -309,7 +314,7 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
   await options.commands.open(target.page);
   void page.over.then(() => over.resolve());
   capture ??= await target.attach(events);
-  await using live = capture;
+  using live = capture;
   supervision = await startSupervision({
     page: target.page,
     live,

@@ -14,6 +14,9 @@ export type HostileOptions = {
   /** Of the ordinary recording, in seconds. */
   length: number;
   deeds: readonly (keyof typeof hostileDeeds)[];
+  /** Points of its share of frames, and seconds without a new one, that the ordinary recording may lose. */
+  shareLoss?: number;
+  gap?: number;
 };
 
 /** What the page is asked to do, and how its own recording may end; undefined where it has to go on. */
@@ -29,12 +32,9 @@ export const hostileDeeds = {
   burn: { query: 'do=burn&n=4', errors: ['page_hung', 'capture_frozen'] },
 } as const satisfies Record<string, { query: string; errors: readonly string[] }>;
 
-/** Points of its share of frames, and seconds without a new one, that the ordinary recording may lose. */
-const SHARE_LOSS = 0.1;
-const GAP_SECONDS = 1;
 const SIZE = { width: 640, height: 360 };
 
-export async function hostile({ engine, length, deeds }: HostileOptions): Promise<Outcome> {
+export async function hostile({ engine, length, deeds, shareLoss = 0.1, gap = 1 }: HostileOptions): Promise<Outcome> {
   const failures: string[] = [];
   const figures: Record<string, string> = {};
   await using pages = await startPages();
@@ -60,8 +60,8 @@ export async function hostile({ engine, length, deeds }: HostileOptions): Promis
     figures[deed] = `${shown(beside)}; its own: ${ended.state}${all.length === 0 ? '' : ` (${all.join(', ')})`}`;
     const wrong = all.filter((code) => !(errors as readonly string[]).includes(code));
     if (!isEnd(ended.state) || wrong.length > 0) failures.push(`${deed}: its own recording is ${ended.state}, with ${wrong.join(', ')}`);
-    if (beside.share < alone.share - SHARE_LOSS) failures.push(`${deed}: the other recording has a share of ${beside.share.toFixed(3)} of its frames, alone ${alone.share.toFixed(3)}`);
-    if (beside.longestGap > GAP_SECONDS) failures.push(`${deed}: the other recording has no new frame for ${beside.longestGap.toFixed(1)} s`);
+    if (beside.share < alone.share - shareLoss) failures.push(`${deed}: the other recording has a share of ${beside.share.toFixed(3)} of its frames, alone ${alone.share.toFixed(3)}`);
+    if (beside.longestGap > gap) failures.push(`${deed}: the other recording has no new frame for ${beside.longestGap.toFixed(1)} s`);
   }
   return { seed: 0, figures, failures };
 }

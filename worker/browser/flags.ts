@@ -39,7 +39,7 @@ export function browserFlags(options: FlagOptions): string[] {
       : // headless shell has no tab picker: its stand-in grants the tab that asks
         // windows: Chrome blocks those that no gesture opens, the shell has a switch against all
         ['--use-fake-ui-for-media-stream', '--block-new-web-contents']),
-    // for frames of one site; each site has a process of its own whatever this says (memory.ts counts those)
+    // for frames of one site; each other site has a process of its own whatever this says (recorder.ts counts those)
     '--renderer-process-limit=8',
     ...(options.treatAsSecure === null ? [] : [`--unsafely-treat-insecure-origin-as-secure=${options.treatAsSecure}`]),
     ...(options.switches ?? []),

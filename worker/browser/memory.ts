@@ -9,8 +9,6 @@ import { descendants } from '../kill-tree.ts';
 
 const PAGE_BYTES = 4096;
 const EVERY_MS = 1000;
-/** A page has one for itself, and one for each site that it has frames of; a browser has seven beside. */
-const PROCESSES_AT_MOST = 100;
 /** Processes come and go with navigations and frames: so many looks until they are listed again. */
 const LOOKS = 5;
 
@@ -21,10 +19,10 @@ export async function privateMemory(pid: number): Promise<number> {
 }
 
 /**
- * @param limit bytes. @param exceeded called once, with the bytes and the number of processes that were found.
+ * @param limit bytes. @param exceeded called once, with the bytes that were found.
  * @returns what ends it.
  */
-export function watchMemory(pid: number, limit: number, exceeded: (bytes: number, processes: number) => void): () => void {
+export function watchMemory(pid: number, limit: number, exceeded: (bytes: number) => void): () => void {
   let below: number[] = [];
   let looks = 0;
   let looking = false;
@@ -33,9 +31,9 @@ export function watchMemory(pid: number, limit: number, exceeded: (bytes: number
     looks += 1;
     const sizes = await Promise.all([pid, ...below].map(privateMemory));
     const bytes = sizes.reduce((sum, size) => sum + size, 0);
-    if (bytes <= limit && below.length <= PROCESSES_AT_MOST) return;
+    if (bytes <= limit) return;
     clearInterval(timer);
-    exceeded(bytes, below.length);
+    exceeded(bytes);
   };
   const timer = setInterval(() => {
     if (looking) return;

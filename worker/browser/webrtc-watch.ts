@@ -14,8 +14,9 @@ const EVENT = 'tabreel-webrtc-';
  * way to any candidate a connection stays `new` for ever.
  *
  * @param trouble called once for each kind
+ * @param entered as `listenInWorld` has it
  */
-export async function watchWebrtc(page: Page, trouble: (kind: WebrtcTrouble) => void): Promise<void> {
+export async function watchWebrtc(page: Page, trouble: (kind: WebrtcTrouble) => void, entered: (count: number) => void): Promise<void> {
   const kinds = ['never', 'lost'] as const;
   const told = new Set<string>();
   await listenInWorld(page, kinds.map((kind) => EVENT + kind), (name) => {
@@ -23,7 +24,7 @@ export async function watchWebrtc(page: Page, trouble: (kind: WebrtcTrouble) => 
     if (kind === undefined || told.has(kind)) return;
     told.add(kind);
     trouble(kind);
-  });
+  }, entered);
   await page.evaluateOnNewDocument(watchConnections, EVENT, PATIENCE_MS);
 }
 

@@ -60,7 +60,8 @@ export type CaptureCounts = {
 /** @property dark whether the picture is black all over; null where that isn't known */
 export type CapturePulse = CaptureCounts & { dark: boolean | null };
 
-export type Capture = AsyncDisposable & {
+/** Disposing of it asks the browser nothing: that is killed next. */
+export type Capture = Disposable & {
   /** Begins to deliver, at first and after a rest, with a key frame. */
   begin(): Promise<void>;
   /**

@@ -111,9 +111,7 @@ export const screencastCapture: CaptureEngine = {
             await stopCast();
             return stream.stop();
           },
-          async [Symbol.asyncDispose]() {
-            await controller.close().catch(() => undefined);
-          },
+          [Symbol.dispose]: () => undefined,
         };
       },
     };

@@ -197,7 +197,7 @@ async function startSelfCapture(
       if (current !== null) last = { ...last, ...(await current.stop()) };
       return total();
     },
-    async [Symbol.asyncDispose]() {
+    [Symbol.dispose]() {
       stopped = true;
       ticker?.stop();
     },

@@ -55,9 +55,7 @@ export const tabCapture: CaptureEngine = {
           pulse: stream.counts,
           snapshot: stream.snapshot,
           stop: stream.stop,
-          async [Symbol.asyncDispose]() {
-            await controller.close().catch(() => undefined);
-          },
+          [Symbol.dispose]: () => undefined,
         };
       },
     };
