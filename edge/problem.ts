@@ -25,6 +25,12 @@ export const problem = z.object({
 });
 export type Problem = z.infer<typeof problem>;
 
+/** Characters, and fields: what came is repeated in what is said of it, and may be as long as a body. */
+const DETAIL_AT_MOST = 2000;
+const PATH_AT_MOST = 300;
+const ISSUES_AT_MOST = 100;
+const short = (text: string, most: number): string => (text.length <= most ? text : `${text.slice(0, most)}…`.toWellFormed());
+
 const answer = (body: Problem, headers: Record<string, string>): Response =>
   Response.json(body, {
     status: body.status,
@@ -33,8 +39,8 @@ const answer = (body: Problem, headers: Record<string, string>): Response =>
 
 export function problemResponse(error: TabreelError, headers: Record<string, string> = {}): Response {
   const { blame, retryable, status = 500, title } = error.kind;
-  const body: Problem = { type: 'about:blank', title, status, detail: error.message, code: error.code, blame, retryable };
-  if (error.issues.length > 0) body.errors = [...error.issues];
+  const body: Problem = { type: 'about:blank', title, status, detail: short(error.message, DETAIL_AT_MOST), code: error.code, blame, retryable };
+  if (error.issues.length > 0) body.errors = error.issues.slice(0, ISSUES_AT_MOST).map(({ path, message }) => ({ path: short(path, PATH_AT_MOST), message: short(message, DETAIL_AT_MOST) }));
   if (error instanceof OriginError) {
     body.remedy = error.remedy;
     body.steps = error.explain();

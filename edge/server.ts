@@ -29,6 +29,12 @@ import { createWatch } from './watch.ts';
 
 type EdgeOptions = { storage?: Storage; onReload?: (listener: () => void) => void };
 
+/**
+ * For a request to come in, in milliseconds: Node's own are five minutes, in which a few thousand slow callers hold all there is. Proxies
+ * send a request when they have it whole, and bodies are small.
+ */
+const requestLimits = { headersTimeout: 15_000, requestTimeout: 30_000, connectionsCheckingInterval: 5000 };
+
 /** Milliseconds that requests have to end when the process leaves. */
 const DRAIN_MS = 5000;
 
@@ -94,7 +100,7 @@ export async function startEdge(config: EdgeConfig, log: Log, options: EdgeOptio
   const app = createApp(deps);
 
   const listener = getRequestListener(app.fetch, { errorHandler });
-  const server = createServer((incoming, outgoing) => {
+  const server = createServer(requestLimits, (incoming, outgoing) => {
     // the framework answers 400 to a host that it can't make a URL of, before anything could say why; rawHeaders keep what was sent
     incoming.headers.host = 'host.invalid';
     void listener(incoming, outgoing);

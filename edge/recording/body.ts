@@ -9,6 +9,9 @@ export async function readBody<T extends z.ZodType>(c: Context, schema: T): Prom
   if (type !== 'application/json') {
     throw new TabreelError('unsupported_media_type', `the body must come with Content-Type: application/json, not ${type || 'none'}`);
   }
+  const coding = c.req.header('content-encoding')?.trim().toLowerCase() ?? 'identity';
+  // what unpacks to any length is no JSON of a few fields
+  if (coding !== 'identity') throw new TabreelError('unsupported_media_type', `the body must come as it is, not with Content-Encoding: ${coding.slice(0, 100)}`);
   let body: unknown;
   try {
     body = await c.req.json();

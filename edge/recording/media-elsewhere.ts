@@ -1,6 +1,8 @@
 /** Where a recording's files, live stream and events are served: here, or by the deployment that MEDIA_URL names. */
 import type { Context } from 'hono';
+import { TabreelError } from '../../shared/errors.ts';
 import { toHttpUrl } from '../../shared/origin.ts';
+import { recordingId } from '../../shared/recording.ts';
 import type { AppDeps, AppEnv, Media } from '../app.ts';
 import { unsupported } from '../unsupported.ts';
 import { findRecord } from './control.ts';
@@ -22,6 +24,8 @@ export const whereMediaIs = (deps: AppDeps, serve: (deps: AppDeps, media: Media)
     }
     const elsewhere = config.mediaUrl.replace(/^ws/, 'http');
     if (here !== null && cameTo(elsewhere, c, deps)) return here(c);
+    // what is no id is nobody's, there as here
+    if (!recordingId.safeParse(c.req.param('id')).success) throw new TabreelError('recording_not_found', `there is no recording ${c.req.param('id') ?? ''}`);
     // not what the framework made of the path: it decodes, and a header can't hold everything
     const { pathname, search } = new URL(c.req.url);
     const query = await queryThere(deps, c, search);

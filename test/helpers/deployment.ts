@@ -31,11 +31,16 @@ export type DeploymentOptions = {
   environment: Record<string, string>;
   /** Of the worker alone. */
   worker?: Record<string, string>;
+  /** By default all. */
+  parts?: readonly ('edge' | 'finaliser' | 'worker')[];
 };
 
+const absent = (part: string): never => {
+  throw new Error(`this deployment has no ${part}`);
+};
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
-export async function startDeployment({ redisPassword, environment: given, worker: ofWorker = {} }: DeploymentOptions): Promise<Deployment> {
+export async function startDeployment({ redisPassword, environment: given, worker: ofWorker = {}, parts = ['edge', 'finaliser', 'worker'] }: DeploymentOptions): Promise<Deployment> {
   await using stack = new AsyncDisposableStack();
   const directory = mkdtempSync(join(tmpdir(), 'tabreel-deployment-'));
   stack.defer(() => rmSync(directory, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 }));
@@ -68,14 +73,17 @@ export async function startDeployment({ redisPassword, environment: given, worke
   };
   const startEdge = async (more: Record<string, string>): Promise<RunningProcess> => {
     const edge = start([process.execPath, 'edge/node.ts'], more);
-    await says(edge, '"edge listens"');
+    while (!(await fetch(`http://127.0.0.1:${edgePort}/healthz`).then(({ ok }) => ok, () => false))) {
+      if (edge.child.exitCode !== null) throw new Error(`the edge ended:\n${edge.output().slice(-4000)}`);
+      await sleep(50);
+    }
     return edge;
   };
   await says(start(['redis-server', '--bind', '127.0.0.1', '--port', String(redisPort), '--requirepass', redisPassword, '--save', '', '--dir', directory]), 'Ready to accept connections');
-  const finaliser = start([process.execPath, 'edge/finaliser.ts']);
-  const worker = start([process.execPath, 'worker/main.ts'], ofWorker);
+  const finaliser = parts.includes('finaliser') ? start([process.execPath, 'edge/finaliser.ts']) : null;
+  const worker = parts.includes('worker') ? start([process.execPath, 'worker/main.ts'], ofWorker) : null;
   let edge = await startEdge({});
-  await Promise.all([says(finaliser, '"finaliser runs"'), says(worker, '"worker runs"')]);
+  await Promise.all([finaliser && says(finaliser, '"finaliser runs"'), worker && says(worker, '"worker runs"')]);
 
   const url = `http://127.0.0.1:${edgePort}`;
   const call: Deployment['call'] = async (path, key, { method = 'GET', body, headers = {} } = {}) => {
@@ -88,8 +96,12 @@ export async function startDeployment({ redisPassword, environment: given, worke
     url,
     redisUrl,
     directory,
-    finaliser,
-    worker,
+    get finaliser() {
+      return finaliser ?? absent('finaliser');
+    },
+    get worker() {
+      return worker ?? absent('worker');
+    },
     get edge() {
       return edge;
     },
