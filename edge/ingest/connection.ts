@@ -18,6 +18,15 @@ export type MediaSocket = {
 /** Bytes received and not yet stored, above which nothing more is read. One more message may still come. */
 const MAX_WAITING_BYTES = 16 * 1024 * 1024;
 
+/** A close reason has at most 123 bytes (RFC 6455, 5.5.1), and may repeat what came, in any script. */
+const REASON_BYTES = 123;
+
+/** As much of a text as fits, in UTF-8. */
+function inBytes(text: string, most: number): string {
+  const bytes = new Uint8Array(most);
+  return text.slice(0, new TextEncoder().encodeInto(text, bytes).read);
+}
+
 export type CloseName = keyof typeof closeCodes;
 
 export type MediaConnection = {
@@ -71,8 +80,7 @@ export function createMediaConnection({ socket, acked, token, store, onGone, log
     shut();
     // a paused socket would not read the other side's answer to the close
     if (paused) socket.resume();
-    // a close reason has at most 123 bytes (RFC 6455, 5.5)
-    socket.close(closeCodes[name].code, reason.slice(0, 120));
+    socket.close(closeCodes[name].code, inBytes(reason, REASON_BYTES));
     log.info('media socket closed', { reason: name, detail: reason, acked, storedBytes });
     onGone(closeCodes[name].code);
   };

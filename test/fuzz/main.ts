@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 import { newSeed } from '../soak/outcome.ts';
 import { fuzzApi } from './api.ts';
 import { startFuzzedEdge } from './api-edge.ts';
+import { fuzzMedia } from './media.ts';
 import { fuzzOrigin } from './run.ts';
 
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { seed: { type: 'string' }, count: { type: 'string' } } });
@@ -21,6 +22,14 @@ const kinds: Readonly<Record<string, () => Promise<void>>> = {
     const before = edge.memory();
     const counts = await fuzzApi(edge.target, { seed, count: count(1_000_000), told: (done) => done % 100_000 === 0 && console.log(`  ${done} requests, ${edge.memory()} MiB`) });
     console.log(`${table(counts)}\n  memory of the edge ${before} MiB before, ${edge.memory()} MiB after`);
+  },
+  async media() {
+    await using edge = await startFuzzedEdge();
+    const { deployment, caller, secretsKey } = edge;
+    const before = edge.memory();
+    const { ends, good } = await fuzzMedia({ deployment, caller, secretsKey, seed, count: count(100_000), told: (done) => console.log(`  ${done} messages, ${edge.memory()} MiB`) });
+    console.log(`${table(ends)}\n  beside them ${JSON.stringify(good)}\n  memory of the edge ${before} MiB before, ${edge.memory()} MiB after`);
+    if (!good.whole) throw new Error('the recording beside is not whole');
   },
 };
 const unknown = positionals.filter((name) => kinds[name] === undefined);
