@@ -27,7 +27,7 @@ import { openStorage } from './storage/open.ts';
 import type { Storage } from './storage/storage.ts';
 import { createWatch } from './watch.ts';
 
-type EdgeOptions = { storage?: Storage; onReload?: (listener: () => void) => void };
+type EdgeOptions = { storage?: Storage; onReload?: (listener: () => void) => void; requestLimits?: typeof requestLimits };
 
 /**
  * For a request to come in, in milliseconds: Node's own are five minutes, in which a few thousand slow callers hold all there is. Proxies
@@ -50,6 +50,7 @@ export type Edge = AsyncDisposable & {
  *
  * @param config from readEdgeConfig, or made by hand
  * @param options.storage instead of what config names
+ * @param options.requestLimits where its own are not to be waited for
  * @param options.onReload hears whoever wants the file of API keys read again at once
  * @returns closed with `await using` or its Symbol.asyncDispose: ends streams and sockets, then the server
  * @throws {ConfigError} where the file of API keys can't be read, or is wrong
@@ -100,7 +101,7 @@ export async function startEdge(config: EdgeConfig, log: Log, options: EdgeOptio
   const app = createApp(deps);
 
   const listener = getRequestListener(app.fetch, { errorHandler });
-  const server = createServer(requestLimits, (incoming, outgoing) => {
+  const server = createServer(options.requestLimits ?? requestLimits, (incoming, outgoing) => {
     // the framework answers 400 to a host that it can't make a URL of, before anything could say why; rawHeaders keep what was sent
     incoming.headers.host = 'host.invalid';
     void listener(incoming, outgoing);

@@ -43,6 +43,7 @@ export type TestEdgeOptions = {
   storage?: Storage;
   /** Whether the worker that these tests play says that it is on this machine, as a real one does; default true. */
   workerPresent?: boolean;
+  requestLimits?: { headersTimeout: number; requestTimeout: number; connectionsCheckingInterval: number };
   /** Whether there is an API key, which `api` and `post` send; then requests may come by a proxy, or say so. */
   keyed?: boolean;
 };

@@ -15,6 +15,8 @@ import { createRecorderPool, type RecorderPool } from '../../worker/recorder-poo
 import { insecureWarning } from '../../worker/sink/media-way.ts';
 import { hasRedisServer, realRedis, startRedis, type RealRedis, type TestRedis } from '../helpers/redis.ts';
 import type { FoundBrowser } from '../../worker/browser/find.ts';
+import { anything, pick } from '../fuzz/json.ts';
+import { seeded } from '../soak/outcome.ts';
 
 /** The stub has none. */
 const noBrowser = { kind: 'chrome', executable: '/no/such', version: '0.0.0.0', libraryPath: null, fontsPath: null, engines: ['tab'] } satisfies FoundBrowser;
@@ -443,6 +445,47 @@ describe('a worker', () => {
     const queue = createRecordQueue(world.redis, world.prefix, () => {});
     await queue.add('record', { version: 99 } as never, recordJobOptions(id, 0, 0));
     expect((await world.until(id, is('failed'))).error).toMatchObject({ code: 'internal', message: expect.stringContaining('version') });
+  });
+
+  it('survives whatever lies in the queue and in records, and takes what is good', async () => {
+    const world = await start({ slots: 2 });
+    const queue = createRecordQueue(world.redis, world.prefix, () => {});
+    const random = seeded(7);
+    const good = (await world.store.get(await world.queue('ends', { unqueued: true })))?.job as object;
+    const poisoned: string[] = [];
+    for (let i = 0; i < 60; i += 1) {
+      const id = await world.queue('ends', { unqueued: true });
+      const broken = { ...good, recordingId: id, [pick(random, ['version', 'recordingId', 'mediaUrl', 'credential', 'origin', 'spec', 'sealed'])]: pick(random, [undefined, 7, {}, [[]], 'x'.repeat(2_000_000), { version: 2 }, '\0', '../..', '__proto__']) };
+      const data = pick(random, [broken, broken, broken, null, [], 'x', 7, { version: 2 }, { __proto__: null }, anything(random)]);
+      await queue.add('record', data as never, recordJobOptions(id, 0, 0));
+      poisoned.push(id);
+    }
+    // rubbish in the record itself, whose job is good
+    const rubbish: Record<string, (key: string) => Promise<unknown>> = {
+      'a string': async (key) => (await world.redis.del(key), world.redis.set(key, 'x')),
+      'a list': async (key) => (await world.redis.del(key), world.redis.rpush(key, 'x')),
+      'no number': (key) => world.redis.hset(key, 'attempt', 'x'),
+      'a huge number': (key) => world.redis.hset(key, 'attempt', '9'.repeat(400)),
+      'no state': (key) => world.redis.hset(key, 'state', 'x'),
+      'no wish': (key) => world.redis.hset(key, 'desired', 'x'),
+      'no job': (key) => world.redis.hset(key, 'job', '{'),
+      nothing: (key) => world.redis.del(key),
+    };
+    for (const spoil of Object.values(rubbish)) {
+      const id = await world.queue('ends', { unqueued: true });
+      await spoil(`${world.prefix}:r:${id}`);
+      await queue.add('record', { ...good, recordingId: id } as never, recordJobOptions(id, 0, 0));
+    }
+    await queue.add('record', good as never, { ...recordJobOptions(newRecordingId(), 0, 0), jobId: 'x'.repeat(1000) });
+    const last = await world.queue('ends');
+    await world.until(last, is('finishing'));
+    expect(world.consumer.isAlive()).toBe(true);
+    for (const id of poisoned) {
+      const found = await world.store.get(id);
+      // a credential may be any text
+      expect([found?.state, found?.error?.code]).toEqual(found?.state === 'failed' ? ['failed', 'internal'] : [expect.stringMatching(/^(queued|finishing)$/), undefined]);
+    }
+    expect((await Promise.all(poisoned.map((id) => world.store.get(id)))).filter((found) => found?.state === 'failed').length).toBeGreaterThan(40);
   });
 
   it('that drains lets recordings go on for a while, then hands them over, and takes no more', async () => {
