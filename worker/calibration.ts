@@ -67,7 +67,7 @@ export async function measureSoundDelay(name: CaptureEngineName, { browser, sand
   const captureTitle = `tabreel-${randomBytes(8).toString('hex')}`;
   await using proxy = await startProxy({ log, controllerPage: calibrationPage });
   await using launched = await launchBrowser(
-    { ...browser, ...size, sandbox, devShm, proxyPort: proxy.port, captureTitle, paced, webrtc: 'proxied', treatAsSecure: null },
+    { ...browser, ...size, sandbox, devShm, proxyPort: proxy.port, captureTitle, paced, webrtc: 'proxied' },
     AbortSignal.timeout(30_000),
   );
   const target = await engine.open(

@@ -1,6 +1,5 @@
 /** One recording, from its job to its last part: the state machine that runs in a process of its own. */
 import { randomBytes } from 'node:crypto';
-import { isLoopbackHost } from '../shared/address.ts';
 import { asTabreelError, TabreelError, type ErrorCode } from '../shared/errors.ts';
 import type { RecordingJob } from '../shared/job.ts';
 import { withoutQuery, type Log } from '../shared/log.ts';
@@ -172,7 +171,6 @@ async function captureWith(name: CaptureEngineName, found: FoundBrowser, options
       captureTitle,
       paced,
       webrtc: spec.webrtc,
-      treatAsSecure: name === 'self' ? insecureOrigin(spec.url) : null,
       switches: spec.switches,
     },
     ending,
@@ -432,12 +430,6 @@ function createThumbnail(live: Capture, sink: Sink, after: number, log: Log) {
     /** Not now. */
     wait: () => clearTimeout(timer),
   };
-}
-
-/** The page's origin where a browser would not take it for a secure context, which capturing from within needs. */
-function insecureOrigin(url: string): string | null {
-  const { protocol, hostname, origin } = new URL(url);
-  return protocol === 'http:' && !isLoopbackHost(hostname) ? origin : null;
 }
 
 function abortWhenRejected(promise: Promise<unknown>): AbortSignal {

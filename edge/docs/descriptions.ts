@@ -85,7 +85,8 @@ export const createDescription: Description = {
   responses: {
     200: json('The recording that this Idempotency-Key made before', recording),
     202: json('The recording, queued', recording, { Location: { description: 'Its URL', schema: { type: 'string' } } }),
-    ...problems(400, 401, 403, 409, 413, 415, 421, 429, 501, 503, 507),
+    // 404: what its Idempotency-Key made was deleted since
+    ...problems(400, 401, 403, 404, 409, 413, 415, 421, 429, 501, 503, 507),
   },
 };
 

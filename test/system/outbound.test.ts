@@ -8,6 +8,10 @@ import { createServer as createHttpServer } from 'node:http';
 import { createServer, type AddressInfo, type Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createLog } from '../../shared/log.ts';
+import { findBrowser } from '../../worker/browser/find.ts';
+import { launchBrowser } from '../../worker/browser/launch.ts';
+import { startProxy } from '../../worker/outbound/proxy.ts';
 import { startRecorder } from '../helpers/recorder.ts';
 import { lacks } from '../helpers/service.ts';
 
@@ -18,8 +22,8 @@ const spellings: Readonly<Record<string, string>> = {
 };
 /** Each asks the canary for /CHANNEL. */
 const channels = [
-  'img', 'iframe', 'css', 'fetch', 'beacon', 'event-source', 'worker', 'shared-worker', 'service-worker', 'redirect', 'meta-refresh', 'navigation', 'popup',
-  'script', 'form', 'download', 'prefetch', 'object', 'video', 'font', 'websocket', ...Object.keys(spellings),
+  'img', 'iframe', 'css', 'fetch', 'beacon', 'event-source', 'worker', 'shared-worker', 'service-worker', 'redirect', 'meta-refresh', 'navigation',
+  'script', 'form', 'prefetch', 'object', 'video', 'font', 'websocket', ...Object.keys(spellings),
 ];
 
 const page = (canary: number, silent: number, udp: number) => `<!doctype html><html lang="en"><title>Hostile</title><link rel="icon" href="data:,">
@@ -43,11 +47,8 @@ const tries = [
   () => add('img', { src: '/redirect' }),
   () => frame('<meta http-equiv="refresh" content="0;url=' + at('meta-refresh') + '">'),
   () => frame('<script>location.href=' + JSON.stringify(at('navigation')) + '</' + 'script>'),
-  () => window.open(at('popup')),
   () => add('script', { src: at('script') }),
   () => frame('<form method="post" action="' + at('form') + '"></form><script>document.forms[0].submit()</' + 'script>'),
-  // what is no download takes the page away
-  () => setTimeout(() => { const link = document.createElement('a'); link.href = at('download'); link.download = 'x'; link.click(); }, 3000),
   () => add('object', { data: at('object') }),
   () => add('video', { src: at('video'), preload: 'auto' }),
   () => new FontFace('x', 'url(' + at('font') + ')').load().catch(() => 0),
@@ -66,6 +67,21 @@ const tries = [
 for (const attempt of tries) { try { attempt(); } catch (error) { console.log(String(error)); } }
 let x = 0;
 setInterval(() => { box.style.marginLeft = (x = (x + 5) % 300) + 'px'; }, 50);
+</script>`;
+
+const noChromium = await lacks('chromium');
+
+/** Asks in all ways, again and again. */
+const asking = (canary: number) => `<!doctype html><title>Asking</title><script>
+window.failures = 0;
+const at = (path) => 'http://127.0.0.1:${canary}/' + path;
+const worker = new Worker(URL.createObjectURL(new Blob(["setInterval(() => fetch('" + at('from-worker') + "', { mode: 'no-cors', cache: 'no-store' }).catch(() => 0), 200)"], { type: 'text/javascript' })));
+setInterval(() => {
+  fetch(at('again'), { mode: 'no-cors', cache: 'no-store' }).catch(() => { window.failures += 1; });
+  new Image().src = at('image');
+  new WebSocket(at('socket').replace('http', 'ws'));
+  navigator.sendBeacon(at('beacon'), 'x');
+}, 200);
 </script>`;
 
 describe.skipIf(await lacks('headless shell'))('a page that looks for others', () => {
@@ -113,18 +129,19 @@ describe.skipIf(await lacks('headless shell'))('a page that looks for others', (
       createHttpServer(({ url = '' }, response) => {
         const worker = /^\/(worker|shared-worker|service-worker)\.js$/.exec(url)?.[1];
         if (worker !== undefined) response.writeHead(200, { 'content-type': 'text/javascript' }).end(script(worker));
+        else if (url === '/keeps-asking') response.writeHead(200, { 'content-type': 'text/html' }).end(asking(canary));
         else if (url === '/redirect') response.writeHead(302, { location: `http://127.0.0.1:${canary}/redirect` }).end();
         else response.writeHead(200, { 'content-type': 'text/html' }).end(html);
       }),
     );
   });
 
-  const open = async (allow: string[], webrtc: 'proxied' | 'direct') => {
+  const open = async (allow: string[], webrtc: 'proxied' | 'direct', engine: 'self' | 'tab' = 'self') => {
     reached.clear();
     [opened, packets] = [0, 0];
     const run = await startRecorder({
-      engine: 'self',
-      request: { url: `http://127.0.0.1:${site}/`, audio: false, maxDuration: 5 },
+      engine,
+      request: { url: `http://127.0.0.1:${site}/`, audio: false, maxDuration: 4 },
       settings: { outbound: { allow, own: [] } },
       webrtc,
     });
@@ -144,8 +161,9 @@ describe.skipIf(await lacks('headless shell'))('a page that looks for others', (
     expect(packets).toBeGreaterThan(0);
   });
 
-  it('finds none where they are not, is recorded, and its caller reads what was blocked', async () => {
-    const { error, warnings, denied } = await open([`127.0.0.1:${site}`], 'proxied');
+  it.each(['self', 'tab'] as const)('finds none where they are not, is recorded by %s, and its caller reads what was blocked', async (engine) => {
+    if (engine === 'tab' && noChromium) return;
+    const { error, warnings, denied } = await open([`127.0.0.1:${site}`], 'proxied', engine);
     expect(error).toBeNull();
     expect([...reached]).toEqual([]);
     expect([opened, packets]).toEqual([0, 0]);
@@ -153,6 +171,26 @@ describe.skipIf(await lacks('headless shell'))('a page that looks for others', (
     const counts = denied.map((message) => (message as unknown as { dials: Record<string, number> }).dials['loopback'] ?? 0);
     expect(counts.reduce((sum, count) => sum + count, 0)).toBeGreaterThan(channels.length);
     console.log(`closed: nothing reached; ${JSON.stringify(denied.map((message) => (message as unknown as { dials: unknown }).dials))}; ${warnings.length} warnings`);
+  });
+
+  it('whose proxy is gone reaches nobody, though its browser goes on', async () => {
+    const proxy = await startProxy({ log: createLog('error', () => undefined), judge: async () => null, denied: () => undefined });
+    const found = await findBrowser({ chromiumPath: null, engine: 'self' });
+    const signal = new AbortController().signal;
+    const sandbox = process.getuid?.() !== 0;
+    await using launched = await launchBrowser({ ...found, sandbox, devShm: true, width: 320, height: 240, proxyPort: proxy.port, captureTitle: '', paced: false, webrtc: 'proxied' }, signal);
+    const [opening] = await launched.browser.pages();
+    await opening?.goto(`http://127.0.0.1:${site}/keeps-asking`);
+    await sleep(1500);
+    expect([...reached]).toEqual(expect.arrayContaining(['again', 'image', 'socket', 'from-worker']));
+    await proxy[Symbol.asyncDispose]();
+    await sleep(300);
+    reached.clear();
+    [opened, packets] = [0, 0];
+    await sleep(2500);
+    // it still asks, and is told that there is nobody
+    expect(await opening?.evaluate('window.failures')).toBeGreaterThan(3);
+    expect([[...reached], opened, packets]).toEqual([[], 0, 0]);
   });
 
   it.each([

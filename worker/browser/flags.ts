@@ -15,8 +15,6 @@ export type FlagOptions = {
   /** Whether the recorder gives the frames' rhythm (HeadlessExperimental.beginFrame); headless shell only. */
   paced: boolean;
   webrtc: 'proxied' | 'direct';
-  /** The page's origin, where it is plain http and `self` capture needs it to count as a secure context. */
-  treatAsSecure: string | null;
   /** The caller's own. */
   switches?: readonly string[] | undefined;
 };
@@ -41,7 +39,6 @@ export function browserFlags(options: FlagOptions): string[] {
         ['--use-fake-ui-for-media-stream', '--block-new-web-contents']),
     // for frames of one site; each other site has a process of its own whatever this says (recorder.ts counts those)
     '--renderer-process-limit=8',
-    ...(options.treatAsSecure === null ? [] : [`--unsafely-treat-insecure-origin-as-secure=${options.treatAsSecure}`]),
     ...(options.switches ?? []),
     'about:blank',
   ];

@@ -23,7 +23,7 @@ export type LaunchedBrowser = AsyncDisposable & {
  * @throws {TabreelError} `browser_launch_failed` with the line in which the browser says why.
  */
 export async function launchBrowser(options: LaunchOptions, signal: AbortSignal): Promise<LaunchedBrowser> {
-  const profileDirectory = await makeProfile();
+  const profileDirectory = await makeProfile(options.webrtc);
   const wipe = () => wipeProfile(profileDirectory);
   // puppeteer kills the browser whenever its signal is aborted: only while it starts is that wanted
   const starting = new AbortController();

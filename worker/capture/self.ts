@@ -120,7 +120,7 @@ async function startSelfCapture(
   try {
     current = await attachTo(frameTree.frame.id, active);
   } catch (cause) {
-    throw new TabreelError('capture_unavailable', 'The page can not be captured from within', { cause });
+    throw new TabreelError('capture_unavailable', `The page can not be captured from within: ${(cause as Error).message}`, { cause });
   }
 
   let navigations = 0;

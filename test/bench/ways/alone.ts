@@ -17,7 +17,6 @@ export const plainLaunch = (found: FoundBrowser, proxyPort: number) => ({
   captureTitle: 'nothing',
   paced: false,
   webrtc: 'proxied' as const,
-  treatAsSecure: null,
 });
 
 export const alone = (name: string, found: FoundBrowser): Way => ({

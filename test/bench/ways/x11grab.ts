@@ -22,7 +22,6 @@ export const ownFlags = (profileDirectory: string): string[] =>
     captureTitle: '',
     paced: false,
     webrtc: 'direct',
-    treatAsSecure: null,
   }).filter((flag) => !/^(--(headless|remote-debugging|proxy-|host-resolver|auto-select)|about:)/.test(flag));
 
 const size = `${picture.width}x${picture.height}`;
