@@ -19,7 +19,8 @@ export default defineConfig({
           // ends what hangs, and nothing that only waits for the processor
           testTimeout: 30_000,
           hookTimeout: 60_000,
-          maxWorkers: 3,
+          // servers and waiting, little work
+          maxWorkers: 4,
         },
       },
       {

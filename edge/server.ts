@@ -62,6 +62,7 @@ export async function startEdge(config: EdgeConfig, log: Log, options: EdgeOptio
   if (config.tokenSecrets === null) {
     log.warn('TOKEN_SECRET is not set: links and queued jobs of this process end with it');
   }
+  if (config.secretsKeys === null) log.warn("SECRETS_KEY is not set: workers' credentials for recordings lie in Redis in the clear, and nothing is taken in confidence");
   warnOfAnyHost(config, log);
   const redisTrouble = redisTroubleLog(log);
   const { close: closeConnections, ...connections } = openConnections(config, redisTrouble);

@@ -1,4 +1,4 @@
-/** Structured logs: one JSON line an event. Whoever logs must not pass secrets; URLs of pages go without their query. */
+/** Structured logs: one JSON line an event. Whoever logs must not pass secrets; of URLs no line has the query or a password. */
 
 export const logLevels = ['debug', 'info', 'warn', 'error'] as const;
 export type LogLevel = (typeof logLevels)[number];
@@ -17,8 +17,12 @@ export type Log = {
   with(fields: LogFields): Log;
 };
 
-/** Errors keep their code, message and chain of causes; nothing else of them is printed. */
+/** Up to what can't be in a URL, so that no part of a query is taken for what follows it. */
+const urlInText = /\b((?:https?|wss?):\/\/)(?:[^\s"'<>\\/?#]*@)?([^\s"'<>\\?#]*)(?:[?#][^\s"'<>\\]*)?/gi;
+
+/** Errors keep their code, message and chain of causes; nothing else of them is printed. Browsers and clients quote URLs in theirs. */
 function printable(_key: string, value: unknown): unknown {
+  if (typeof value === 'string') return value.includes('://') ? value.replace(urlInText, '$1$2') : value;
   if (!(value instanceof Error)) return value;
   const code = (value as { code?: unknown }).code;
   return {

@@ -22,7 +22,7 @@ export async function startFuzzedEdge(): Promise<FuzzedEdge> {
   const deployment = await startDeployment({
     redisPassword: 'fuzz',
     environment: { TOKEN_SECRET: 'fuzz-token-secret', SECRETS_KEY: secretsKey, API_KEYS: keyList(caller, reader, admin), LOG_LEVEL: 'error', PUBLIC_URL: 'https://rec.example' },
-    parts: ['edge'],
+    whole: false,
   });
   const ids: string[] = [];
   for (let i = 0; i < 5; i += 1) {

@@ -47,6 +47,17 @@ describe('the log', () => {
     expect(entries()[0]?.['all']).toEqual([{ message: 'one' }]);
     expect(JSON.stringify(entries())).not.toContain('tops3cret');
   });
+
+  test.each([
+    ['net::ERR_CONNECTION_REFUSED at https://a.test/x?token=tops3cret', 'net::ERR_CONNECTION_REFUSED at https://a.test/x'],
+    ['GET http://u:tops3cret@a.test:8080/x#k=tops3cret failed: "wss://a.test/?a=tops3cret&b=(tops3cret)", twice', 'GET http://a.test:8080/x failed: "wss://a.test/", twice'],
+    ['is it at https://a.test/x@y, or not?', 'is it at https://a.test/x@y, or not?'],
+  ])('%s is told without the query of a URL, and without a password', (text, told) => {
+    const { log, entries } = logAt('info');
+    log.info('a', { text, error: new Error(text, { cause: new Error(text) }), deep: [{ text }] });
+    log.with({ text }).info('b');
+    expect(entries()).toMatchObject([{ text: told, error: { message: told, cause: { message: told } }, deep: [{ text: told }] }, { text: told }]);
+  });
 });
 
 test.each([

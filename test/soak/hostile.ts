@@ -17,6 +17,8 @@ export type HostileOptions = {
   /** Points of its share of frames, and seconds without a new one, that the ordinary recording may lose. */
   shareLoss?: number;
   gap?: number;
+  /** Where it is not to be measured first. */
+  shareAlone?: number;
 };
 
 /** What the page is asked to do, and how its own recording may end; undefined where it has to go on. */
@@ -34,7 +36,7 @@ export const hostileDeeds = {
 
 const SIZE = { width: 640, height: 360 };
 
-export async function hostile({ engine, length, deeds, shareLoss = 0.1, gap = 1 }: HostileOptions): Promise<Outcome> {
+export async function hostile({ engine, length, deeds, shareLoss = 0.1, gap = 1, shareAlone }: HostileOptions): Promise<Outcome> {
   const failures: string[] = [];
   const figures: Record<string, string> = {};
   await using pages = await startPages();
@@ -46,8 +48,8 @@ export async function hostile({ engine, length, deeds, shareLoss = 0.1, gap = 1 
   };
   const shown = ({ share, perSecond, longestGap }: Awaited<ReturnType<typeof figured>>) => `share ${share.toFixed(3)}, ${perSecond.toFixed(1)} new frames/s, longest gap ${(longestGap * 1000).toFixed(0)} ms`;
 
-  const alone = await figured((await ordinary()).id);
-  figures['alone'] = shown(alone);
+  const alone = shareAlone === undefined ? await figured((await ordinary()).id) : { share: shareAlone };
+  if ('perSecond' in alone) figures['alone'] = shown(alone);
   for (const deed of deeds) {
     const { query, errors } = hostileDeeds[deed];
     const { id } = await ordinary();

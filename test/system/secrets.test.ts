@@ -54,7 +54,8 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell', 'redis-server'))('secret
     const deployment = stack.use(
       await startDeployment({
         redisPassword: own.password,
-        environment: { TOKEN_SECRET: own.token, SECRETS_KEY: own.seal, API_KEYS: keyList(caller, admin), AWS_SECRET_ACCESS_KEY: own.s3, SLOTS: '2' },
+        environment: { SECRETS_KEY: own.seal, SLOTS: '2' },
+        storing: { TOKEN_SECRET: own.token, API_KEYS: keyList(caller, admin), AWS_SECRET_ACCESS_KEY: own.s3 },
       }),
     );
     const { directory, edge, finaliser, worker, until } = deployment;
