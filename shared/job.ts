@@ -5,13 +5,16 @@ import { recordingId, recordingSpec } from './recording.ts';
 
 const JOB_VERSION = 1;
 
+/** In the place of a credential that is sealed: processes of before, which know of none, go on reading records and jobs. */
+export const IS_SEALED = 'sealed';
+
 export const recordingJob = z.object({
   version: z.literal(JOB_VERSION),
   recordingId,
   /** Absolute `wss://` (or `ws://`) URL that the media goes to; no credential in it. */
   mediaUrl: z.url({ protocol: /^wss?$/ }).max(8192),
-  /** Opaque to the worker: sent as a bearer token in the handshake of the media socket. Null where it is among the sealed. */
-  credential: z.string().min(1).max(4096).nullable(),
+  /** Opaque to the worker: sent as a bearer token in the handshake of the media socket. IS_SEALED where it is among the sealed. */
+  credential: z.string().min(1).max(4096),
   /** How the media URL's origin was found, for the worker's log. */
   origin: z.object({ source: z.string(), hops: z.int().min(0) }),
   spec: recordingSpec,

@@ -221,11 +221,11 @@ export function startConsumer(options: ConsumerOptions): Consumer {
 
   /** @throws {TabreelError} `internal`: another worker may have the key */
   const openSecrets = async ({ sealed, credential, recordingId }: RecordingJob): Promise<JobSecrets> => {
-    const given = credential === null ? {} : { credential };
-    if (sealed === null) return jobSecrets.parse(given);
+    if (sealed === null) return jobSecrets.parse({ credential });
     try {
       if (config.secretsKeys === null) throw new TypeError('SECRETS_KEY is not set for this worker, as it is for the edge');
-      return jobSecrets.parse({ ...given, ...((await unseal(config.secretsKeys, recordingId, sealed)) as object) });
+      // edges of before sealed what the caller gave alone
+      return jobSecrets.parse({ credential, ...((await unseal(config.secretsKeys, recordingId, sealed)) as object) });
     } catch (error) {
       throw new TabreelError('internal', `What the recording has sealed can not be opened: ${(error as Error).message}`, { cause: error });
     }

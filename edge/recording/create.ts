@@ -2,7 +2,7 @@
 import type { Context } from 'hono';
 import { isLoopbackHost } from '../../shared/address.ts';
 import { TabreelError, type FieldIssue } from '../../shared/errors.ts';
-import { newJob, type RecordingJob } from '../../shared/job.ts';
+import { IS_SEALED, newJob, type RecordingJob } from '../../shared/job.ts';
 import { withoutQuery } from '../../shared/log.ts';
 import { classOf, parseAddress, type AddressClass } from '../../shared/outbound/address-class.ts';
 import { mediaUrlOf } from '../../shared/origin.ts';
@@ -85,7 +85,7 @@ export async function createFromRequest(
     // one that is only pushed has its media go there
     mediaUrl: base === null ? (push[0] as PushSpec).url : mediaUrlOf(base, id),
     // in the clear only where nothing can be sealed
-    credential: config.secretsKeys === null ? credential : null,
+    credential: config.secretsKeys === null ? credential : IS_SEALED,
     origin: { source, hops },
     spec,
     sealed: config.secretsKeys === null ? null : await seal(config.secretsKeys, id, secretsOf(request, pushSecrets, credential)),

@@ -154,7 +154,7 @@ function controlOf(config: EdgeConfig, admin: RedisAddress) {
     },
     async credential(id: string): Promise<string> {
       const { credential = '', sealed = null } = (await store.get(id))?.job ?? {};
-      if (credential !== null || sealed === null) return credential ?? '';
+      if (sealed === null) return credential;
       return ((await unseal(config.secretsKeys ?? [], id, sealed)) as { credential: string }).credential;
     },
     async close() {

@@ -5,9 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Worker } from 'bullmq';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { parseJob, type RecordingJob } from '../../shared/job.ts';
+import { IS_SEALED, parseJob, type RecordingJob } from '../../shared/job.ts';
 import { RECORD_QUEUE, patientRedis } from '../../shared/queue.ts';
-import { recording } from '../../shared/recording.ts';
+import { jobSecrets, recording } from '../../shared/recording.ts';
+import { unseal, verifyToken } from '../../shared/token.ts';
 import { operator, operatorEnvironment } from '../helpers/keys.ts';
 import { hasRedisServer, realRedis, startRedis, type RealRedis, type TestRedis } from '../helpers/redis.ts';
 import { silencablePath } from '../helpers/silencable-path.ts';
@@ -83,8 +84,10 @@ for (const name of runtimeNames) describe.skipIf(missing(name))(name, () => {
     expect(created.links.live).toContain(`${runtime.origin}/v1/recordings/${created.id}/live.m3u8?token=`);
     const job = await consume(prefix, created.id);
     expect(job).toMatchObject({ recordingId: created.id, mediaUrl: created.mediaUrl, spec: { url: page, maxDuration: 60 } });
-    expect(job.credential).toBeNull();
-    expect(job.sealed).toMatch(/^v1\../);
+    const { TOKEN_SECRET, SECRETS_KEY } = settings(name);
+    const { credential = '', headers: confided } = jobSecrets.parse(await unseal([SECRETS_KEY], created.id, job.sealed ?? ''));
+    expect([job.credential, confided]).toEqual([IS_SEALED, { authorization: 'Bearer s' }]);
+    expect(await verifyToken([TOKEN_SECRET], credential, created.id, 'media')).toBe(true);
   });
 
   test('what is wrong with a request is said', async () => {

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { newJob } from '../../shared/job.ts';
+import { IS_SEALED, newJob } from '../../shared/job.ts';
 import { createLog } from '../../shared/log.ts';
 import { againJobOptions, createFinishQueue, createRecordQueue, patientRedis, recordJobOptions } from '../../shared/queue.ts';
 import { newRecordingId, noStats, type RecordingState } from '../../shared/recording.ts';
@@ -46,7 +46,7 @@ type World = {
   lines: string[];
   finishing(): Promise<string[]>;
   /** Queues a recording whose process behaves as named. */
-  queue(behaviour: string, more?: { sealed?: string; id?: string; unqueued?: boolean }): Promise<string>;
+  queue(behaviour: string, more?: { credential?: string; sealed?: string; id?: string; unqueued?: boolean }): Promise<string>;
   /** Waits until the record is as it should be; looks at each event of it, and now and then. */
   until(id: string, what: (record: RecordingRecord) => boolean): Promise<RecordingRecord>;
   messages(id: string): Promise<string[]>;
@@ -120,7 +120,7 @@ async function start(options: Options = {}): Promise<World> {
       const job = newJob({
         recordingId: id,
         mediaUrl: `ws://127.0.0.1:9/v1/recordings/${id}/media`,
-        credential: 'credential',
+        credential: more.credential ?? 'credential',
         origin: { source: 'test', hops: 0 },
         spec: {
           url: `http://stub.test/${behaviour}`, width: 640, height: 360, frameRate: 30, maxDuration: 60, audio: true,
@@ -425,18 +425,24 @@ describe('a worker', () => {
     expect(await world.messages(id)).toContain(`without TLS ${without}`);
   });
 
-  it('opens what callers gave in confidence, or fails the recording and says so', async () => {
-    const world = await start({ secretsKeys: [KEY] });
+  it('opens what callers gave in confidence and the credential, whichever of its keys they are sealed by, or fails the recording and says so', async () => {
+    const older = 'an-older-key-0123456789';
+    const world = await start({ secretsKeys: [KEY, older] });
     const plain = { headers: { 'X-Key': 'abc' }, cookies: [] };
     const id = newRecordingId();
     const sealed = await seal([KEY], id, plain);
     const foreign = await world.queue('ends', { sealed });
     expect((await world.until(foreign, is('failed'))).error).toMatchObject({ code: 'internal', message: expect.stringContaining('can not be opened') });
 
-    const own = await world.queue('', { unqueued: true });
-    await world.queue('ends', { id: own, sealed: await seal([KEY], own, plain) });
-    await world.until(own, is('finishing'));
-    expect(await world.messages(own)).toContain(`secrets ${JSON.stringify({ ...plain, credential: 'credential' })}`);
+    const opened = async (key: string, credential: string, given: object) => {
+      const own = await world.queue('', { unqueued: true });
+      await world.queue('ends', { id: own, credential, sealed: await seal([key], own, given) });
+      await world.until(own, is('finishing'));
+      return (await world.messages(own)).find((message) => message.startsWith('secrets '));
+    };
+    for (const key of [KEY, older]) expect(await opened(key, IS_SEALED, { ...plain, credential: 'a sealed one' })).toBe(`secrets ${JSON.stringify({ ...plain, credential: 'a sealed one' })}`);
+    // of an edge of before
+    expect(await opened(KEY, 'in the clear', plain)).toBe(`secrets ${JSON.stringify({ ...plain, credential: 'in the clear' })}`);
   });
 
   it('fails a recording whose job it can not read', async () => {
