@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createNamespaces, type Namespaces } from '../helpers/namespaces.ts';
+import type { RecorderRunOptions } from '../helpers/recorder.ts';
 import { lacks } from '../helpers/service.ts';
 import { runProcess, type RunningProcess } from '../proxies/proxy.ts';
 
@@ -42,7 +43,9 @@ describe.skipIf(await lacks('headless shell', 'network namespaces'))('names that
 
   const record = async (webrtc: 'proxied' | 'direct', ...allow: string[]) => {
     const before = world.output().length;
-    const recorder = runProcess(machines.b.within(process.execPath, script('outbound-recorder.ts'), 'http://site.test/', webrtc, ...allow));
+    // by screenshots: a page on plain http can't capture itself
+    const options: RecorderRunOptions = { engine: 'screencast', request: { url: 'http://site.test/', audio: false, maxDuration: 4 }, settings: { outbound: { allow, own: [] } }, webrtc };
+    const recorder = runProcess(machines.b.within(process.execPath, script('../helpers/recorder-process.ts'), JSON.stringify(options)));
     for (const until = Date.now() + 60_000; recorder.child.exitCode === null && Date.now() < until; ) await sleep(100);
     const said = recorder.output();
     await recorder[Symbol.asyncDispose]();

@@ -6,6 +6,7 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer as createHttpServer } from 'node:http';
 import { createServer, type AddressInfo, type Server } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createLog } from '../../shared/log.ts';
@@ -15,10 +16,13 @@ import { startProxy } from '../../worker/outbound/proxy.ts';
 import { startRecorder } from '../helpers/recorder.ts';
 import { lacks } from '../helpers/service.ts';
 
+/** Of this machine, and no loopback one. */
+const interfaceAddress = Object.values(networkInterfaces()).flatMap((all) => all ?? []).find(({ internal, family }) => !internal && family === 'IPv4')?.address;
 /** By names and numbers in as many spellings as browsers take, all of this machine. */
 const spellings: Readonly<Record<string, string>> = {
   decimal: '2130706433', octal: '0177.0.0.1', hex: '0x7f000001', short: '127.1', mapped: '[::ffff:127.0.0.1]', 'mapped-hex': '[::ffff:7f00:1]',
   localhost: 'localhost', 'localhost-dot': 'localhost.', 'sub-localhost': 'a.localhost', 'upper-case': 'LOCALHOST', another: '127.0.0.9', unspecified: '0.0.0.0',
+  ...(interfaceAddress === undefined ? {} : { 'interface': interfaceAddress }),
 };
 /** Each asks the canary for /CHANNEL. */
 const channels = [
@@ -152,7 +156,7 @@ describe.skipIf(await lacks('headless shell'))('a page that looks for others', (
   };
 
   it('finds all of them where they are open: the control', async () => {
-    const { error } = await open(['127.0.0.0/8', '::1', '0.0.0.0/32'], 'direct');
+    const { error } = await open(['127.0.0.0/8', '::1', '0.0.0.0/32', ...(interfaceAddress === undefined ? [] : [interfaceAddress])], 'direct');
     expect(error).toBeNull();
     const missing = channels.filter((channel) => !reached.has(channel));
     console.log(`open: ${reached.size} channels reached a canary, ${opened} connections, ${packets} datagrams; not reached: ${missing.join(', ') || 'none'}`);
