@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config';
+import LongestFirst from './test/longest-first.ts';
 
 /** Whole recordings whose evenness is looked at, and fleets that need the machine. */
 const measured = ['ant-media', 'engines', 'recorder-pause', 'recovery'].map((name) => `test/system/${name}.test.ts`);
@@ -9,6 +10,7 @@ export default defineConfig({
     globalSetup: 'test/compile-cache.ts',
     // Most tests drive browsers and servers beside others: one that fails has a second try, and is named at the end of the run.
     retry: 1,
+    sequence: { sequencer: LongestFirst },
     reporters: ['default', './test/second-tries.ts'],
     projects: [
       {

@@ -108,8 +108,8 @@ export async function startDeployment({ redisPassword, edges: count = 1, environ
     const response = await fetch(new URL(path, url), {
       method,
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      // with a proxy each goes where it leads now
-      headers: { ...json, ...headers, ...key.headers, ...(proxy === null ? {} : { connection: 'close' }) },
+      // each goes where a proxy leads now, and none meets a connection that is just being closed as idle
+      headers: { ...json, ...headers, ...key.headers, connection: 'close' },
     });
     return { status: response.status, text: await response.text(), headers: response.headers };
   };

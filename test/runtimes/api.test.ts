@@ -141,8 +141,8 @@ for (const name of runtimeNames) describe.skipIf(missing(name))(name, () => {
     const absolute = await rawly(url, 'GET http://evil.example/v1/origin HTTP/1.1', `Host: ${host}`);
     expect(absolute).toMatch(/^HTTP\/1\.1 (200|400) /);
     expect(absolute).not.toMatch(/"host":"evil/);
-    for (const line of ['GET /v1/recordings/x/recording.mp4?token=a HTTP/1.1', 'GET http://evil.example/v1/recordings/x/recording.mp4?token=a HTTP/1.1']) {
-      expect(await rawly(url, line, 'Host: evil.example')).toMatch(/^location: https:\/\/media\.example\.com:8443\/base\/v1\/recordings\/x\/recording\.mp4\?token=a\r$/im);
+    for (const line of ['GET /v1/recordings/rec_01jd0000000000000000000000/recording.mp4?token=a HTTP/1.1', 'GET http://evil.example/v1/recordings/rec_01jd0000000000000000000000/recording.mp4?token=a HTTP/1.1']) {
+      expect(await rawly(url, line, 'Host: evil.example')).toMatch(/^location: https:\/\/media\.example\.com:8443\/base\/v1\/recordings\/rec_01jd0000000000000000000000\/recording\.mp4\?token=a\r$/im);
     }
     // as old health checks ask; workerd itself refuses it
     if (name !== 'workerd') expect(await rawly(url, 'GET /healthz HTTP/1.0')).toMatch(/^HTTP\/1\.[01] 200 /);

@@ -86,7 +86,7 @@ describe.skipIf(await lacks('redis-server', 'headless shell'))('scripts in a rea
     for (const next of [url('/next'), url('/other').replace('127.0.0.1', 'localhost')]) {
       const { status, body } = await run(`setTimeout(() => (location.href = ${JSON.stringify(next)}), 50); new Promise(() => {})`, { timeout: 4 });
       expect([status, body.code], JSON.stringify(body)).toEqual([409, 'page_navigated']);
-      await expect.poll(async () => (await run('document.readyState + seen[0] + location.href')).body.result).toBe(`completepage${next}`);
+      await expect.poll(async () => (await run('document.readyState + seen[0] + location.href')).body.result, { timeout: 10_000 }).toBe(`completepage${next}`);
     }
   });
 
