@@ -50,6 +50,8 @@ function connect(server: RedisAddress | string, onError: (error: Error) => void,
     // BullMQ's duplicates keep it; given for a redis:// URL it would have TLS spoken there
     ...(redisTls !== undefined && /^rediss:/i.test(redisUrl) ? { tls: redisTls } : {}),
   });
+  // ioredis hears one error of a socket; another behind it, such as a TLS alert, would end the process
+  redis.on('connect', () => redis.stream?.on('error', () => undefined));
   return explainErrors(redis).on('error', onError);
 }
 
