@@ -9,6 +9,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
 import { createRedisMock } from 'js-redis-server';
@@ -190,6 +191,26 @@ async function issueCertificates() {
   const authority = await createAuthority("Redis' own authority");
   process.once('exit', () => void authority[Symbol.asyncDispose]());
   return { authority, leaf: await authority.issue(['localhost', '127.0.0.1']) };
+}
+
+/**
+ * All that anybody says to a Redis without TLS, as its MONITOR writes it, a command a line, from now on. A socket of its own:
+ * ioredis takes what comes together with MONITOR's own answer for answers to nothing.
+ */
+export async function listenToRedis(redisUrl: string): Promise<Disposable & { readonly said: string[] }> {
+  const { hostname, port, password } = new URL(redisUrl);
+  const socket = connect(Number(port), hostname);
+  const said: string[] = [];
+  const answers = createInterface(socket);
+  answers.on('line', (line) => void said.push(line));
+  // it ends with its Redis
+  socket.on('error', () => undefined);
+  socket.write(`${password === '' ? '' : `AUTH ${password}\r\n`}MONITOR\r\n`);
+  const wanted = password === '' ? ['+OK'] : ['+OK', '+OK'];
+  while (said.length < wanted.length) await once(answers, 'line');
+  const first = said.splice(0, wanted.length);
+  if (first.join() !== wanted.join()) throw new Error(`Redis is not to be listened to: ${first.join()}`);
+  return { said, [Symbol.dispose]: () => void socket.destroy() };
 }
 
 const pong = (socket: ReturnType<typeof connect>, question: string): Promise<boolean> =>

@@ -20,6 +20,7 @@ import { inherited } from '../helpers/environment.ts';
 import { keyList, testKey } from '../helpers/keys.ts';
 import { startPages } from '../helpers/pages.ts';
 import { below, commandOf, processTable } from '../helpers/processes.ts';
+import { listenToRedis } from '../helpers/redis.ts';
 import { createFinder, filesBelow, markedSecret } from '../helpers/secrets.ts';
 import { lacks } from '../helpers/service.ts';
 
@@ -70,10 +71,7 @@ describe.skipIf(await lacks('ffmpeg', 'headless shell', 'redis-server'))('secret
     const client = new Redis(deployment.redisUrl);
     stack.defer(() => client.disconnect());
     // all that anybody says to Redis, what is gone again at once included
-    const said: string[] = [];
-    const monitor = await client.monitor();
-    stack.defer(() => monitor.disconnect());
-    monitor.on('monitor', (_time: string, args: string[]) => said.push(args.join(' ')));
+    const { said } = stack.use(await listenToRedis(deployment.redisUrl));
 
     const answers: string[] = [];
     const ask = async (path: string, init: Parameters<typeof deployment.call>[2] = {}, key = caller): Promise<string> => {
