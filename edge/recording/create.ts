@@ -100,7 +100,8 @@ export async function createFromRequest(
     webhook: await sealWebhook(request, config, id, prefix),
     owner,
     limits,
-    idempotency: keyHash === null ? null : { key: keyHash, bodyHash: await sha256(canonical(request)) },
+    // a body has secrets: its hash is worth nothing without the caller's own key, which is kept nowhere
+    idempotency: keyHash === null ? null : { key: keyHash, bodyHash: await sha256(`${idempotencyKey}\n${canonical(request)}`) },
   });
   if (created.outcome === 'conflict') {
     throw new TabreelError('idempotency_conflict', 'this Idempotency-Key came with another body within the last day');
