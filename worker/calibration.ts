@@ -12,8 +12,8 @@ import { engineFor } from './engines.ts';
 import { startProxy } from './outbound/proxy.ts';
 import type { RecorderSettings } from './process-protocol.ts';
 
-/** Flashes that are waited for, and how long, in milliseconds. */
-const FLASHES = 7;
+/** Flashes that are waited for besides the first, and how long, in milliseconds. They are a frame apart at most, which five even out to some ms. */
+const FLASHES = 5;
 const PATIENCE_MS = 10_000;
 /** Amplitude of 16 bits at which a beep has begun. */
 const BEEP_LEVEL = 3000;

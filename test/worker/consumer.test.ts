@@ -13,6 +13,7 @@ import { createMediaMetrics, type MediaMetrics } from '../../worker/media-metric
 import { createOutboundMetrics } from '../../worker/outbound-metrics.ts';
 import { createRecorderPool, type RecorderPool } from '../../worker/recorder-pool.ts';
 import { insecureWarning } from '../../worker/sink/media-way.ts';
+import { inherited } from '../helpers/environment.ts';
 import { hasRedisServer, realRedis, startRedis, type RealRedis, type TestRedis } from '../helpers/redis.ts';
 import type { FoundBrowser } from '../../worker/browser/find.ts';
 import { anything, pick } from '../fuzz/json.ts';
@@ -21,6 +22,7 @@ import { seeded } from '../soak/outcome.ts';
 /** The stub has none. */
 const noBrowser = { kind: 'chrome', executable: '/no/such', version: '0.0.0.0', libraryPath: null, fontsPath: null, engines: ['tab'] } satisfies FoundBrowser;
 
+const { HOME: _, ...passedOn } = inherited;
 const script = new URL('./fixtures/stub-recorder.ts', import.meta.url);
 const times: Partial<AttemptTimes> = { beat: 50, doubted: 1000, silent: 700, stop: 500, stopAtMost: 1500, deliver: 1500, abandon: 500, exit: 300, firstRetry: 1, lastRetry: 20 };
 const KEY = '0123456789abcdef0123456789abcdef';
@@ -82,7 +84,7 @@ async function start(options: Options = {}): Promise<World> {
   const recordQueue = createRecordQueue(redis, prefix, () => {});
   const finishQueue = createFinishQueue(redis, prefix, () => {});
   const slots = options.slots ?? 1;
-  const pool = createRecorderPool({ size: slots, environment: { PATH: process.env['PATH'] ?? '', LANG: 'C' }, log, script });
+  const pool = createRecorderPool({ size: slots, environment: { PATH: '', NODE_COMPILE_CACHE: '', ...passedOn, LANG: 'C' }, log, script });
   closers.push(() => pool[Symbol.asyncDispose]());
   const media = createMediaMetrics();
   const consumer = startConsumer({
