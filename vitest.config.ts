@@ -11,7 +11,7 @@ export default defineConfig({
     // Most tests drive browsers and servers beside others: one that fails has a second try, and is named at the end of the run.
     retry: 1,
     sequence: { sequencer: LongestFirst },
-    reporters: ['default', './test/second-tries.ts'],
+    reporters: ['default', './test/run-end.ts'],
     projects: [
       {
         test: {
