@@ -8,6 +8,9 @@ const noFfmpeg = await lacks('ffmpeg');
 const noShell = noFfmpeg || (await lacks('headless shell'));
 const without = { self: noShell, tab: noFfmpeg || (await lacks('chromium')) };
 
+/** What is looked at here shows at few and small pictures too, which cost less. */
+const SMALL = { width: 640, height: 360, frameRate: 12 };
+
 let pages: Pages;
 beforeAll(async () => {
   pages = await startPages();
@@ -23,7 +26,7 @@ describe.each(['self', 'tab'] as const)('the %s engine', (engine) => {
     afterAll(() => service?.[Symbol.asyncDispose]());
 
     it.concurrent('a stream that the page gets by WebRTC, with its sound', async () => {
-      const recording = await service.record({ url: pages.url('/webrtc.html?fps=12'), width: 640, height: 360, frameRate: 12, maxDuration: 6, webrtc: 'direct' });
+      const recording = await service.record({ url: pages.url('/webrtc.html?fps=12'), ...SMALL, maxDuration: 6, webrtc: 'direct' });
       const { perSecond, beeps, loudness, unreadable } = await figuresOf(recording);
       expect(perSecond).toBeGreaterThan(4);
       expect(unreadable).toBeLessThan(60);
@@ -33,7 +36,7 @@ describe.each(['self', 'tab'] as const)('the %s engine', (engine) => {
     });
 
     it.concurrent('nothing that the page would get by UDP, unless it was asked for, and says so', async () => {
-      const recording = await service.record({ url: pages.url('/webrtc.html?fps=12'), width: 640, height: 360, frameRate: 12, maxDuration: engine === 'self' ? 10 : 2, webrtc: 'proxied' });
+      const recording = await service.record({ url: pages.url('/webrtc.html?fps=12'), ...SMALL, maxDuration: engine === 'self' ? 10 : 2, webrtc: 'proxied' });
       // told after some seconds: waited for once, the script is the same
       if (engine === 'self') expect(recording.warnings).toContainEqual(expect.stringMatching(/^A WebRTC connection of the page did not come about.*"proxied" lets only TURN/));
       const { perSecond, beeps, probe } = await figuresOf(recording);
@@ -43,7 +46,7 @@ describe.each(['self', 'tab'] as const)('the %s engine', (engine) => {
 
     it(engine === 'tab' ? 'media of another origin, and of its own' : 'media of its own origin, and none of another without CORS', async () => {
       await using elsewhere = await startPages();
-      const ask = (query: string) => service.record({ url: pages.url(`/media.html${query}`), maxDuration: 4, width: 640, height: 360, frameRate: 12 });
+      const ask = (query: string) => service.record({ url: pages.url(`/media.html${query}`), maxDuration: 4, ...SMALL });
       const [own, other] = await Promise.all([ask(''), ask(`?src=${encodeURIComponent(elsewhere.url('/media/beeps.webm'))}`)]);
       expect((await figuresOf(own)).beeps).toBeGreaterThanOrEqual(3);
       const heard = (await figuresOf(other)).beeps;
@@ -52,7 +55,7 @@ describe.each(['self', 'tab'] as const)('the %s engine', (engine) => {
     });
 
     it('two pages at once, each into its own file', async () => {
-      const ask = (query: string) => service.record({ url: pages.url(`/animated.html?${query}`), maxDuration: 5, width: 640, height: 360, frameRate: 12 });
+      const ask = (query: string) => service.record({ url: pages.url(`/animated.html?${query}`), maxDuration: 5, ...SMALL });
       const [loud, mute] = await Promise.all([ask('beep=1'), ask('beep=0')]);
       const both = [await figuresOf(loud), await figuresOf(mute)];
       for (const { probe, backwards, perSecond } of both) {
